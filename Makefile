@@ -1,0 +1,77 @@
+# Everything that is done by hand or by the continuous integration. `make` alone lists it.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CODE   := pipeline generation training evaluation flows tests $(wildcard benchmarks)
+
+##@ Use
+demo: install ## install, then the main job: label maps -> images -> segmenters -> report
+	@$(BIN)/flexseg run toy
+
+install: $(VENV)/.installed ## make .venv from requirements.lock, hashes checked
+
+##@ Develop
+test: install ## the quick tests
+	@$(BIN)/pytest -m "not slow"
+
+test-slow: install ## the slow tests
+	@$(BIN)/pytest -m slow
+
+coverage: install ## the quick tests with the lines that they leave out
+	@$(BIN)/pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
+
+check: install ## lint, format, types, import rules
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: install ## apply the format and the safe lint fixes
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+lock: install ## write requirements.lock anew from pyproject.toml; versions stay where they may
+	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --quiet -o requirements.lock
+
+clean: ## remove what tools left behind; .venv, cache/ and runs/ stay
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+
+help: ## this list
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
+
+# --- installation ---------------------------------------------------------------------------------------------------
+# uv installs the lock in seconds where pip needs minutes. pip brings only uv, at the version and hashes of the lock.
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/uv
+	@$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/uv: | $(BIN)/python
+	@$(BIN)/python -m ensurepip >/dev/null
+	@awk '/^[^ ]/ { uv = /^uv==/ } uv' requirements.lock > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.txt
+
+# Debian and Ubuntu ship python3 without ensurepip; python3.N-venv brings it.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$$($(PYTHON) --version 2>&1) found, 3.11 or newer wanted: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+		sudo=; [[ $$(id -u) = 0 ]] || sudo="sudo -n"; \
+		{ command -v apt-get && $$sudo true; } >/dev/null 2>&1 || { \
+			echo "$(PYTHON) has no ensurepip: sudo apt-get install $$package, then make $(MAKECMDGOALS) again" >&2; exit 1; }; \
+		echo "installing $$package"; \
+		$$sudo apt-get update -qq; \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null; }
+	@$(PYTHON) -m venv --without-pip $(VENV)
+
+.PHONY: demo install test test-slow coverage check format lock clean help

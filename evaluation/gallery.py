@@ -1,0 +1,147 @@
+"""Pictures of a report: one scene per domain, predictions beside the truth, generated images beside their masks."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset
+from numpy.typing import NDArray
+from PIL import Image
+
+from evaluation.evaluate import Loaded, load_scene
+from evaluation.metrics import LabelMap, Scores
+from evaluation.summary import Run
+from pipeline.datasets import Scene
+from pipeline.labels import IGNORE, TRAIN_IDS, load_label_map
+from pipeline.pictures import Picture, colorize, data_uri, fit, side_by_side
+
+PICTURE_PX = 640
+"""Longest side of a picture in the page; tiny ones are enlarged to it pixel by pixel, larger ones shrunk."""
+SMALL_PX = 256
+"""Images up to this side keep every pixel exact (PNG); larger ones are photographs (JPEG)."""
+SCENES = 6
+"""Scenes with predictions in the page, spread over the domains."""
+PER_CONDITION = 4
+"""Generated images shown per condition."""
+
+RIGHT, WRONG_BOUNDARY, WRONG_INTERIOR = (233, 236, 239), (230, 159, 0), (0, 114, 178)
+"""Error map: gray, orange, blue (Okabe and Ito)."""
+
+
+@dataclass(frozen=True)
+class ComparedScene:
+    """One scene as data URIs; `predictions` holds (method, share of pixels right, prediction, error map)."""
+
+    domain: str
+    id: str
+    image: str
+    truth: str
+    predictions: Sequence[tuple[str, float, str, str]]
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """One generated image and its mask as data URIs."""
+
+    image: str
+    mask: str
+    prompt: str
+    class_id: int
+    alignment: float | None
+
+
+def photo_uri(picture: Picture) -> str:
+    """An image of a scene for the page."""
+    return data_uri(fit(picture, PICTURE_PX), "PNG" if max(picture.shape[:2]) <= SMALL_PX else "JPEG")
+
+
+def flat_uri(picture: Picture) -> str:
+    """A picture of flat colors (a label map, an error map) for the page."""
+    return data_uri(fit(picture, PICTURE_PX, Image.Resampling.NEAREST))
+
+
+def save_sheet(pictures: Sequence[Picture], file: Path) -> None:
+    """Writes pictures of one size side by side."""
+    Image.fromarray(side_by_side([fit(p, PICTURE_PX, Image.Resampling.NEAREST) for p in pictures], gap_px=8)).save(file)
+
+
+def domain_pictures(domains: Mapping[str, Sequence[Scene]]) -> dict[str, str]:
+    """The first readable scene of each domain."""
+    pictures = {}
+    for name, scenes in domains.items():
+        loaded = next((item for item in map(load_scene, scenes) if isinstance(item, Loaded)), None)
+        if loaded:
+            pictures[name] = photo_uri(loaded.image)
+    return pictures
+
+
+def error_map(prediction: LabelMap, label: LabelMap, on_boundary: NDArray[np.bool_]) -> Picture:
+    """Gray where right, orange where wrong in the boundary band, blue where wrong elsewhere, white where ignored."""
+    wrong = prediction != label
+    picture = np.full((*label.shape, 3), RIGHT, np.uint8)
+    picture[wrong & on_boundary] = WRONG_BOUNDARY
+    picture[wrong & ~on_boundary] = WRONG_INTERIOR
+    picture[label == IGNORE] = 255
+    return picture
+
+
+def compared_scenes(
+    runs: Sequence[Run], domains: Mapping[str, Sequence[Scene]], band: int, figures: Path
+) -> Iterator[ComparedScene]:
+    """Scenes whose prediction every method kept (each method's first run), also written as sheets into `figures`."""
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        firsts.setdefault(run.method, run)
+    for name, scenes in domains.items():
+        folders = {method: run.evaluation / "predictions" / name for method, run in firsts.items()}
+        files = {method: {path.stem: path for path in folder.glob("*.png")} for method, folder in folders.items()}
+        shown = [scene for scene in scenes if all(scene.id in kept for kept in files.values())]
+        for scene in shown[: max(1, SCENES // len(domains))]:
+            loaded = load_scene(scene)
+            if isinstance(loaded, Loaded):
+                predictions = {method: load_label_map(kept[scene.id], TRAIN_IDS) for method, kept in files.items()}
+                yield _compare(name, loaded, predictions, band, figures)
+
+
+def _compare(
+    domain: str, loaded: Loaded, predictions: Mapping[str, LabelMap], band: int, figures: Path
+) -> ComparedScene:
+    sheet = [loaded.image, colorize(loaded.label)]
+    entries = []
+    for method, prediction in predictions.items():
+        scores = Scores(band)
+        on_boundary = scores.add(prediction, loaded.label)
+        errors = error_map(prediction, loaded.label, on_boundary)
+        entries.append((method, scores.pixel_accuracy, flat_uri(colorize(prediction)), flat_uri(errors)))
+        sheet += [colorize(prediction), errors]
+    save_sheet(sheet, figures / f"predictions_{domain}_{loaded.scene.id}.png")
+    truth = flat_uri(colorize(loaded.label))
+    return ComparedScene(domain, loaded.scene.id, photo_uri(loaded.image), truth, entries)
+
+
+def generated_images(folder: Path, figures: Path) -> dict[str, list[GeneratedImage]]:
+    """Per condition, images evenly spaced through the data set, and one sheet of them in `figures`."""
+    dataset = pyarrow.dataset.dataset(folder / "data", format="parquet")
+    conditions = np.array(dataset.to_table(columns=["condition"])["condition"].to_pylist())
+    shown: dict[str, list[GeneratedImage]] = {}
+    for condition in dict.fromkeys(conditions.tolist()):
+        rows = np.flatnonzero(conditions == condition)
+        picked = rows[np.linspace(0, len(rows) - 1, min(PER_CONDITION, len(rows))).round().astype(int)]
+        records = dataset.take(picked).to_pylist()
+        pictures = [(_decoded(record["image"], "RGB"), _decoded(record["label"], None)) for record in records]
+        shown[condition] = [
+            GeneratedImage(photo_uri(image), flat_uri(colorize(mask)), r["prompt"], r["class_id"], r.get("alignment"))
+            for r, (image, mask) in zip(records, pictures, strict=True)
+        ]
+        sheet = [part for image, mask in pictures for part in (image, colorize(mask))]
+        save_sheet(sheet, figures / f"generated_{condition}.png")
+    return shown
+
+
+def _decoded(cell: Mapping[str, Any], mode: str | None) -> NDArray[np.uint8]:
+    """Pixels of a Hugging Face image cell, which holds a file's bytes."""
+    with Image.open(io.BytesIO(cell["bytes"])) as image:
+        return np.asarray(image.convert(mode) if mode else image)

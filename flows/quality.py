@@ -1,0 +1,123 @@
+"""How good the shipped generator is: read by an oracle segmenter and by a weather classifier, beside true renders.
+
+Every generated image has a twin that the renderer of toy town draws on the same label map, in the prompted weather
+and a look of the prior's world: what a perfect generator would have painted. Both are read by the same networks,
+which were trained on renders only.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from evaluation.metrics import Scores, class_iou, mean_iou
+from generation.weather import read_weather, train_weather_network
+from pipeline.config.toytown import ToyTown
+from pipeline.labels import CLASS_NAMES
+from pipeline.pictures import encoded
+from pipeline.progress import Track, silent
+from pipeline.seeding import derive_seed, generator
+from pipeline.toytown import WEATHERS, render_oracle, render_prior, render_restyled
+
+ORACLE_SCENES = 2000
+WEATHER_IMAGES = 1500
+WEATHER_EPOCHS = 8
+BAND = 2  # px; toy images are an eighth of a street photograph's height
+
+
+class Twin(NamedTuple):
+    """A generated image, the true render of the same label map in the same weather, and that label map."""
+
+    condition: str
+    generated: np.ndarray
+    true: np.ndarray
+    label: np.ndarray
+
+
+def write_oracle_world(town: ToyTown, folder: Path, *, progress: Track = silent) -> None:
+    """Scenes of all styles with seeds of their own: `images/NNNNN.png`, `labels/NNNNN.png` (train ids)."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for k in progress(range(ORACLE_SCENES), total=ORACLE_SCENES, description="Rendering the oracle's scenes"):
+        if not (folder / "labels" / f"{k:05d}.png").exists():
+            scene = render_oracle(town.seed, k, town.size)
+            (folder / "images" / f"{k:05d}.png").write_bytes(png_bytes(scene.image))
+            partial = folder / "label.partial"
+            partial.write_bytes(png_bytes(scene.label))
+            partial.rename(folder / "labels" / f"{k:05d}.png")
+
+
+def twins(dataset: Path, town: ToyTown) -> Iterator[Twin]:
+    """Every image of a data set that was generated on toy town's source, with its true twin."""
+    from datasets import Image as ImageFeature
+    from datasets import load_dataset
+
+    rows = load_dataset("parquet", data_files=str(dataset / "data" / "*.parquet"), split="train")
+    rows = rows.cast_column("image", ImageFeature(decode=False)).cast_column("label", ImageFeature(decode=False))
+    for row in rows:
+        image, label = (np.asarray(Image.open(io.BytesIO(row[name]["bytes"]))) for name in ("image", "label"))
+        box = row["box"]
+        true = render_restyled(town.seed, int(row["source"]), town.size, row["condition"])
+        window = np.s_[box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]
+        if not np.array_equal(true.label[window], label):
+            raise ValueError(f"the render of scene {row['source']} has another label map than the generated image's")
+        yield Twin(row["condition"], image, true.image[window], label)
+
+
+def measure(
+    dataset: Path,
+    town: ToyTown,
+    oracle: Callable[[np.ndarray], np.ndarray],
+    *,
+    progress: Track = silent,
+) -> dict[str, Any]:
+    """Oracle mIoU and weather accuracy on the generated images of `dataset` and on their true twins."""
+    pairs = list(twins(dataset, town))
+    height, width = pairs[0].label.shape
+
+    def draw(k: int) -> tuple[np.ndarray, int]:
+        rng = generator("weather images", town.seed, k)
+        weather = int(rng.integers(len(WEATHERS)))
+        scene = render_prior(derive_seed("weather images", town.seed), k, town.size, WEATHERS[weather])
+        top, left = (int(rng.integers(0, a - b + 1)) for a, b in zip(town.size, (height, width), strict=True))
+        return scene.image[top : top + height, left : left + width], weather
+
+    network = train_weather_network(draw, WEATHER_IMAGES, WEATHER_EPOCHS, town.seed, progress=progress)
+    result: dict[str, Any] = {"images": len(pairs), "oracle_scenes": ORACLE_SCENES, "weather_images": WEATHER_IMAGES}
+    for kind in ("generated", "true"):
+        images = [getattr(pair, kind) for pair in pairs]
+        predictions = [
+            oracle(image) for image in progress(images, total=len(images), description=f"Oracle reads {kind}")
+        ]
+        result[kind] = _read(pairs, predictions, read_weather(network, images))
+    result["miou_ratio"] = result["generated"]["miou"] / result["true"]["miou"]
+    return result
+
+
+def _read(pairs: list[Twin], predictions: list[np.ndarray], weathers: np.ndarray) -> dict[str, Any]:
+    conditions = sorted({pair.condition for pair in pairs})
+    scores = {name: Scores(BAND) for name in ("all", *conditions)}
+    right: dict[str, list[bool]] = {name: [] for name in scores}
+    for pair, prediction, weather in zip(pairs, predictions, weathers, strict=True):
+        for name in ("all", pair.condition):
+            scores[name].add(prediction, pair.label)
+            right[name].append(WEATHERS[int(weather)] == pair.condition)
+    iou = class_iou(scores["all"].confusion)
+    return {
+        "miou": mean_iou(iou),
+        "iou": {name: None if np.isnan(value) else float(value) for name, value in zip(CLASS_NAMES, iou, strict=True)},
+        "boundary_error": scores["all"].boundary_error,
+        "interior_error": scores["all"].interior_error,
+        "miou_by_condition": {name: mean_iou(class_iou(scores[name].confusion)) for name in conditions},
+        "weather_accuracy": float(np.mean(right["all"])),
+        "weather_accuracy_by_condition": {name: float(np.mean(right[name])) for name in conditions},
+    }
+
+
+def write_quality(result: dict[str, Any], folder: Path) -> None:
+    """Write `quality.json`."""
+    (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n")

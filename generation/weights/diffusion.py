@@ -1,0 +1,132 @@
+"""Latents, losses and previews of the tiny generator's diffusion trainings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pipeline.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokenizer and text encoder."""
+
+    tokenizer: CLIPTokenizer
+    encoder: CLIPTextModel
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """(B, tokens, D) embeddings."""
+        length = self.tokenizer.model_max_length
+        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        return self.encoder(tokens.input_ids.to(self.encoder.device))[0]
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
+    scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+@torch.inference_mode()
+def encode(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
+    """Latents (N, h, w, L) float32, channels last so that they are cut like images."""
+    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    latents = [vae.encode(to_tensor(batch).to(vae.device)).latent_dist.mode().permute(0, 2, 3, 1).cpu() for batch in batches]
+    return torch.cat(latents).numpy() * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def normalize_latents(vae: AutoencoderKL, latents: np.ndarray) -> None:
+    """Give every latent channel mean 0 and variance 1 by folding an affine map into the VAE's two 1x1 convolutions.
+
+    `latents` (N, h, w, L) are the VAE's own. Reconstructions stay what they were.
+    """
+    mean = torch.from_numpy(latents.mean((0, 1, 2)))
+    std = torch.from_numpy(latents.std((0, 1, 2)))
+    into, back = vae.quant_conv, vae.post_quant_conv
+    channels = len(mean)
+    into.weight[:channels] /= std[:, None, None, None]
+    into.bias[:channels] = (into.bias[:channels] - mean) / std
+    into.bias[channels:] -= 2 * std.log()  # the second half holds log variances
+    back.bias += back.weight[:, :, 0, 0] @ mean
+    back.weight *= std[None, :, None, None]
+
+
+def diffusion_loss(
+    unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    latents: Tensor,
+    text: Tensor,
+    seed: int,
+    control: tuple[ControlNetModel, Tensor] | None = None,
+) -> Tensor:
+    """Mean squared error of the predicted velocity at uniformly drawn timesteps; `control` = network and condition."""
+    rng = torch.Generator().manual_seed(seed)
+    steps = int(scheduler.config.num_train_timesteps)
+    timesteps = torch.randint(steps, (len(latents),), generator=rng).to(latents.device)
+    noise = torch.randn(latents.shape, generator=rng).to(latents.device)
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    residuals: dict[str, Any] = {}
+    if control is not None:
+        controlnet, condition = control
+        down, mid = controlnet(noisy, timesteps, text, controlnet_cond=condition, return_dict=False)
+        residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+    velocity = unet(noisy, timesteps, text, **residuals).sample
+    return F.mse_loss(velocity, scheduler.get_velocity(latents, noise, timesteps))
+
+
+@torch.inference_mode()
+def sample(
+    unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    text: Text,
+    prompts: Sequence[str],
+    shape: tuple[int, int, int],
+    control: tuple[ControlNetModel, Tensor] | None = None,
+    *,
+    steps: int = 20,
+    guidance: float = 2.5,
+) -> Tensor:
+    """Latents (B, *shape) for the prompts, by DDIM with classifier-free guidance; for previews, always one seed."""
+    count = len(prompts)
+    embeddings = text.embed([""] * count + list(prompts))
+    rng = torch.Generator().manual_seed(derive_seed("preview"))
+    latents = torch.randn((count, *shape), generator=rng).to(unet.device)
+    scheduler.set_timesteps(steps, device=unet.device)
+    for timestep in scheduler.timesteps:
+        doubled = torch.cat([latents, latents])
+        residuals: dict[str, Any] = {}
+        if control is not None:
+            controlnet, condition = control
+            condition = torch.cat([condition, condition])
+            down, mid = controlnet(doubled, timestep, embeddings, controlnet_cond=condition, return_dict=False)
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        empty, full = unet(doubled, timestep, embeddings, **residuals).sample.chunk(2)
+        latents = scheduler.step(empty + guidance * (full - empty), timestep, latents).prev_sample
+    return latents
+
+
+@torch.inference_mode()
+def decode(vae: AutoencoderKL, latents: Tensor) -> np.ndarray:
+    """(B, H, W, 3) uint8."""
+    return to_images(vae.decode(latents / vae.config.scaling_factor).sample)
+
+
+def save_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
+    """One PNG, doubled in size; each row is (B, H, W, 3) uint8."""
+    sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
+    Image.fromarray(sheet).resize((2 * sheet.shape[1], 2 * sheet.shape[0]), Image.Resampling.NEAREST).save(path)

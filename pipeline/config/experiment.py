@@ -1,0 +1,163 @@
+"""The whole config of an experiment, and how it is loaded: preset or file, `base`, overrides, errors in one line."""
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config.base import Section
+from pipeline.config.data import DataConfig
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.generation import GenerationConfig
+from pipeline.config.machine import Machine
+from pipeline.config.training import TrainingConfig
+from pipeline.config.weights import WeightsConfig
+from pipeline.errors import UserError
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+class ExperimentConfig(Section):
+    """One experiment. `generation` may be left out where no method uses generated images; `weights` is only for
+    `flexseg weights train`; `machine` never enters an artifact's key."""
+
+    name: str
+    data: DataConfig = DataConfig()
+    generation: GenerationConfig | None = None
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    machine: Machine = Machine()
+    weights: WeightsConfig | None = None
+
+
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """The config of a preset (by name) or of a YAML file, with `key.path=value` overrides on top.
+
+    A top-level `base: NAME` in a file stands for all of that preset or file, over which the rest is merged key by key
+    (lists are replaced whole). Values of overrides are YAML. `name` defaults to the preset's or file's own name.
+    Relative paths inside a config are relative to the current directory. UserError, one line, for everything that
+    can be wrong in it.
+    """
+    content = _read(name_or_path, ())
+    for override in overrides:
+        content = _merge(content, _parse_override(override))
+    try:
+        return ExperimentConfig.model_validate({"name": Path(name_or_path).stem, **content})
+    except ValidationError as error:
+        raise UserError(f"config {name_or_path}: {_explain(error, content)}") from error
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with flexseg."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def _read(name_or_path: str | Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The file's mapping with its `base` merged in. `above` are the files that have this one as their base."""
+    path = _locate(name_or_path)
+    if path in above:
+        raise UserError(f"config {path}: its 'base' leads back to itself; remove one 'base'")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"config {path} is not YAML: {' '.join(str(error).split())}; mend that line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config {path} cannot be read: {error}; give a YAML file or a preset's name") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(f"config {path}: wanted a mapping of sections (data, training, ...), got {_shown(content)}")
+    base = content.pop("base", None)
+    return content if base is None else _merge(_read(str(base), (*above, path)), content)
+
+
+def _locate(name_or_path: str | Path) -> Path:
+    preset = PRESETS / f"{name_or_path}.yaml"
+    if preset.is_file() and preset.parent == PRESETS:
+        return preset
+    path = Path(name_or_path).absolute()
+    if not path.is_file():
+        raise UserError(
+            f"config {name_or_path} not found: wanted a YAML file or one of the presets {', '.join(presets())}"
+        )
+    return path
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`: mappings key by key, everything else replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
+        raise UserError(f"--set {override}: wanted section.key=value, for instance --set training.iterations=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"--set {override}: the value is not YAML ({' '.join(str(error).split())}); quote it"
+        ) from error
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
+    """The first problem in one line: dotted path, what came, what was wanted."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = _path(first["loc"], content, missing=first["type"] == "missing")
+    dotted = ".".join(str(part) for part in path)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(path[:-1])
+        close = difflib.get_close_matches(str(path[-1]), known, n=3, cutoff=0.5)
+        hint = (
+            f"did you mean {' or '.join(repr(key) for key in close)}?" if close else f"known keys: {', '.join(known)}"
+        )
+        return f"unknown key '{dotted}'; {hint}{more}"
+    wanted = first["msg"].removeprefix("Value error, ")
+    wanted = " ".join((wanted[:1].lower() + wanted[1:]).split())
+    if first["type"] in ("missing", "value_error"):
+        return f"'{dotted}': {wanted}{more}" if dotted else f"{wanted}{more}"
+    return f"'{dotted}' is {_shown(first['input'])}: {wanted}{more}"
+
+
+def _path(location: tuple[int | str, ...], content: Mapping[str, Any], *, missing: bool) -> list[int | str]:
+    """The part of a pydantic location that exists in the file (unions and dict keys add parts of their own)."""
+    path: list[int | str] = []
+    here: Any = content
+    for part in location:
+        try:
+            here = here[part]
+        except (KeyError, IndexError, TypeError):
+            return [*path, part] if missing else path
+        path.append(part)
+    return path
+
+
+def _keys_at(path: Sequence[int | str]) -> list[str]:
+    """Known keys of the section at `path` of the config."""
+    kind: Any = ExperimentConfig
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:  # an entry of a tuple or dict
+            kind = get_args(kind)[-2] if get_args(kind)[-1] is Ellipsis else get_args(kind)[-1]
+        while get_origin(kind) in (Union, types.UnionType):
+            kind = next(option for option in get_args(kind) if option is not type(None))
+    return list(kind.model_fields)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,18 @@
+"""The embedded world's section: the `data.toytown` section."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from pipeline.config.base import Section
+
+Side = Annotated[int, Field(ge=32)]
+
+
+class ToyTown(Section):
+    """How much of toy town is rendered: pictures of the source and of each target, `size` is (height, width) in px."""
+
+    seed: NonNegativeInt = 0
+    source_images: PositiveInt = 300
+    target_images: PositiveInt = 40
+    size: tuple[Side, Side] = (96, 192)

@@ -1,0 +1,123 @@
+"""The manifest of an artifact: what it was made from, on what, in how long, and the sha256 of every file."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+MANIFEST = "manifest.json"
+PACKAGES = (
+    "flexseg", "torch", "diffusers", "transformers", "accelerate", "datasets", "controlnet-aux", "prefect",
+    "numpy", "pillow", "scipy",
+)  # fmt: skip
+
+
+def canonical_json(value: object) -> str:
+    """The one JSON text of `value`: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def canonical_digest(value: object) -> str:
+    """Hex sha256 of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_table(folder: Path) -> dict[str, dict[str, str | int]]:
+    """`{relative path: {sha256, size}}` of every file under `folder`, sorted."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": file_sha256(path), "size": path.stat().st_size}
+        for path in files
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Package versions, git commit and host: what could explain a difference between two runs."""
+    return {
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes durably: whoever finds `path` after a crash finds all of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, sort_keys=True, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the folder's own entries (a rename in it) durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the artifact in `folder`, unverified. UserError if there is none that can be read."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / MANIFEST, folder, "it is missing or cannot be read") from error
+    return manifest
+
+
+def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Every file that the manifest lists has its size and sha256; else a UserError that names the file."""
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise _damaged(path, folder, "it is missing")
+        if path.stat().st_size != expected["size"]:
+            raise _damaged(path, folder, f"it has {path.stat().st_size} bytes, its manifest says {expected['size']}")
+        if file_sha256(path) != expected["sha256"]:
+            raise _damaged(path, folder, "its content is not what its manifest's sha256 says")
+
+
+def _damaged(path: Path, folder: Path, reason: str) -> UserError:
+    return UserError(f"damaged artifact file {path}: {reason}; delete the folder {folder} and run again to rebuild it")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def _git_commit() -> str | None:
+    """The commit that this code was checked out from (`-dirty` if it was changed since), None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

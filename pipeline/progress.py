@@ -1,0 +1,44 @@
+"""Progress bars with rate and ETA, the same everywhere."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+class Track(Protocol):
+    """What a stage calls to show how far it is: iterates over `items` and draws."""
+
+    def __call__(self, items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]: ...
+
+
+def silent(items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]:
+    """A `Track` that draws nothing (tests, workers)."""
+    yield from items
+
+
+def bar(items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]:
+    """A `Track` on the terminal (stderr): description, bar, count, rate, elapsed and remaining time.
+
+    `done` of `total` were finished before (a resumed run), so that the ETA is true.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=False) as progress:
+        task = progress.add_task(description, total=total, completed=done, rate="")
+        for item in items:
+            yield item
+            progress.advance(task)
+            speed = progress.tasks[task].speed
+            if speed:
+                progress.update(task, rate=f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")

@@ -1,0 +1,39 @@
+"""What all tests share: one torch thread, no network, golden files. Read by pytest before any test module."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Before torch is imported: one thread gives the same sums everywhere, and tiny tensors gain nothing from more.
+os.environ["OMP_NUM_THREADS"] = "1"
+# The hub's clients would otherwise look for newer files before they use the ones on disk.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden files: $FLEXSEG_GOLDEN, else ../shared/golden beside the repository."""
+    folder = Path(os.environ.get("FLEXSEG_GOLDEN") or ROOT.parent / "shared" / "golden")
+    if not folder.is_dir():
+        pytest.skip(f"no golden files in {folder}: set FLEXSEG_GOLDEN to their folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets TCP connections reach this machine only."""
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and self.type == socket.SOCK_STREAM:
+            assert address[0] in {"127.0.0.1", "::1", "localhost"}, f"a test reached for the network: {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)

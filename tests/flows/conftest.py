@@ -1,0 +1,86 @@
+"""A miniature experiment: toy town of a few small pictures, a generator of random weights, four training iterations."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config.experiment import ExperimentConfig, load_config
+
+MINI: dict[str, Any] = {
+    "data": {"toytown": {"source_images": 8, "target_images": 2, "size": [64, 128]}},
+    "generation": {
+        "counts": {"plain": 2, "foggy": 2},
+        "size": [32, 64],
+        "steps": 2,
+        "batch_size": 2,
+        "shard_size": 2,
+        "rare_class_pixels": 20,
+    },
+    "training": {
+        "seeds": [0],
+        "network": {
+            "pretrained": None,
+            "hidden_sizes": [8, 8, 16, 16],
+            "depths": [1, 1, 1, 1],
+            "heads": [1, 1, 2, 2],
+            "channels": 16,
+        },
+        "iterations": 4,
+        "batch_size": 2,
+        "source_size": None,
+        "crop": [32, 64],
+        "block": 2,
+        "checkpoint_every": 2,
+        "validation_every": 4,
+        "validation_scenes": 2,
+        "rare_class_pixels": 20,
+        "optimizer": {"warmup": 1},
+    },
+    "evaluation": {"keep_predictions": 1},
+    "machine": {"device": "cpu"},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator with random weights in the diffusers layout."""
+    from tests.tiny import write_tiny_generator  # imports diffusers: only the tests that generate wait for it
+
+    return write_tiny_generator(tmp_path_factory.mktemp("generator"))
+
+
+@pytest.fixture
+def stand_in_weights(tmp_path: Path) -> Path:
+    """A folder that looks like a generator, for tests that generate nothing."""
+    folder = tmp_path / "stand-in"
+    for component in ("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler"):
+        (folder / component).mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the miniature's config over which `sections` are laid, with its store under the test's folder."""
+
+    def write(weights: Path, **sections: Any) -> Path:
+        content = {**MINI, **sections}
+        if content["generation"] is not None:
+            content["generation"] = {**content["generation"], "weights": str(weights)}
+        places = {"store": str(tmp_path / "store"), "output": str(tmp_path / "runs")}
+        content["machine"] = {**content["machine"], **places}
+        path = tmp_path / "mini.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def mini(write_config: Callable[..., Path], stand_in_weights: Path) -> Callable[..., ExperimentConfig]:
+    """The miniature's config with overrides, for tests that generate nothing."""
+    path = write_config(stand_in_weights)
+    return lambda *overrides: load_config(path, overrides)

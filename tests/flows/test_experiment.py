@@ -1,0 +1,147 @@
+"""The whole experiment in miniature, through the command line and Prefect."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from pipeline.manifest import file_sha256
+from pipeline.store import ArtifactStore
+
+STAGES = {"world": 1, "labels": 6, "generated": 1, "segmenter": 3, "evaluation": 3, "report": 1}
+
+
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Prefect database, and so one temporary server, for all flows of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        yield
+
+
+@pytest.fixture
+def config(write_config: Callable[..., Path], tiny_weights: Path) -> Path:
+    """The miniature with a generator that really generates."""
+    return write_config(tiny_weights)
+
+
+def flexseg(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def manifests(store: Path) -> dict[Path, str]:
+    return {path: file_sha256(path) for path in store.glob("*/*/manifest.json")}
+
+
+@pytest.mark.usefixtures("prefect_home")
+def test_masks_to_report_and_again_from_the_cache(tmp_path: Path, config: Path) -> None:
+    first = flexseg("run", str(config))
+    assert first.exit_code == 0, first.output
+    made = manifests(tmp_path / "store")
+    counts = {stage: sum(path.parts[-3] == stage for path in made) for stage in STAGES}
+    assert counts == STAGES
+    report = tmp_path / "runs" / "mini"
+    assert f"Report: {report / 'index.html'}" in first.stdout
+    numbers = json.loads((report / "report.json").read_text())
+    assert [method["name"] for method in numbers["methods"]] == ["source-only", "cross-entropy", "flex-seg"]
+    assert [domain["name"] for domain in numbers["domains"]] == ["clear", "fog", "rain", "snow", "night"]
+    assert set(numbers["seconds"]) == set(STAGES) - {"report", "labels"}
+    assert "<html" in (report / "index.html").read_text()
+
+    again = flexseg("run", str(config))
+    assert again.exit_code == 0, again.output
+    assert "Every stage was in the cache" in again.stdout and manifests(tmp_path / "store") == made
+
+    other_evaluation = flexseg("run", str(config), "--set", "evaluation.band=3")
+    assert other_evaluation.exit_code == 0, other_evaluation.output
+    new = set(manifests(tmp_path / "store")) - set(made)
+    assert sorted(path.parts[-3] for path in new) == ["evaluation"] * 3 + ["report"]
+
+
+@pytest.mark.usefixtures("prefect_home")
+def test_bad_label_in_the_flow_is_one_line(
+    tmp_path: Path, write_config: Callable[..., Path], stand_in_weights: Path
+) -> None:
+    for k in range(2):
+        for kind, pixels in (
+            ("images", np.zeros((64, 128, 3), np.uint8)),
+            ("labels", np.full((64, 128), 76 + k, np.uint8)),
+        ):
+            (tmp_path / "gta" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "gta" / kind / f"{k}.png")
+    source = {"name": "gta", "root": str(tmp_path / "gta"), "layout": "gta"}
+    result = flexseg("run", str(write_config(stand_in_weights, data={"source": source, "targets": [source]})))
+    assert result.exit_code == 2, result.output
+    assert "label id 76 (8192 px)" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.output and result.stderr.count("label id 76") == 1
+
+
+def test_single_commands_share_the_store_with_the_flow(tmp_path: Path, config: Path) -> None:
+    plan = flexseg("plan", str(config))
+    assert plan.exit_code == 0 and "4 images of 64x32 px" in plan.stdout and "to be made" in plan.stdout
+
+    generated = flexseg("generate", str(config), "--output", str(tmp_path / "dataset"))
+    assert generated.exit_code == 0, generated.output
+    assert generated.stdout.splitlines()[-1] == str(tmp_path / "dataset")
+    assert len(list((tmp_path / "dataset" / "data").glob("*.parquet"))) == 2
+
+    trained = flexseg("train", str(config), "--method", "cross-entropy", "--seed", "3")
+    assert trained.exit_code == 0, trained.output
+    model = Path(trained.stdout.splitlines()[-1])
+    key = ArtifactStore(tmp_path / "store").open(model.parent.name).key
+    assert (model / "config.json").is_file()
+    assert len(list((tmp_path / "store" / "generated").glob("*/manifest.json"))) == 1, "generate's images are used"
+
+    by_key, by_folder = (flexseg("evaluate", str(config), "--model", name) for name in (key, str(model)))
+    for result in (by_key, by_folder):
+        assert result.exit_code == 0, result.output
+        assert "1 x 128x64 px" in result.stdout and "night" in result.stdout
+    assert "made, took" in flexseg("plan", str(config)).stdout
+
+
+def start(config: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", str(config)],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(store: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not list(store.glob(pattern)):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_killed_in_the_middle_and_continued(tmp_path: Path, config: Path, number: signal.Signals) -> None:
+    process = start(config)
+    wait_for(tmp_path / "store", "segmenter/*/manifest.json", process)
+    wait_for(tmp_path / "store", "segmenter/*.partial/*", process)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    before = manifests(tmp_path / "store")
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130, errors
+        assert errors.splitlines()[-1].startswith("flexseg: interrupted") and "Traceback" not in errors
+    rerun = start(config)
+    output, errors = rerun.communicate(timeout=400)
+    assert rerun.returncode == 0, errors
+    after = manifests(tmp_path / "store")
+    assert before.items() <= after.items() and len(after) == sum(STAGES.values())
+    assert not list((tmp_path / "store").glob("*/*.partial"))
+    assert "Report: " in output

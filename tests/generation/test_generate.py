@@ -1,0 +1,145 @@
+"""Generated data sets: readable by others, true to their labels, the same bytes however they were made."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from diffusers import StableDiffusionControlNetPipeline
+from PIL import Image
+
+from generation.crops import one_hot
+from generation.denoise import denoise, starting_noise
+from generation.generate import generate
+from generation.folders import weights_fingerprint, weights_folder
+from generation.models import load_generator
+from generation.plan import plan
+from pipeline.config.generation import GenerationConfig
+from pipeline.config.machine import Machine
+from pipeline.datasets import Scene
+from pipeline.errors import UserError
+
+MACHINE = Machine(device="cpu")
+
+
+def config(weights: Path, **changes: object) -> GenerationConfig:
+    settings = {
+        "weights": str(weights), "counts": {"sunny": 3, "night": 2}, "size": (32, 64), "steps": 2, "batch_size": 2,
+        "shard_size": 2, "rare_class_pixels": 100, **changes,
+    }  # fmt: skip
+    return GenerationConfig.model_validate(settings)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+    settings = config(tiny_weights)
+    requests = plan(settings, scenes)
+    generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
+    rows = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == 5
+    for row, request in zip(rows, requests, strict=True):
+        assert (row["image"].size, row["image"].mode) == ((64, 32), "RGB")
+        box = request.box
+        label = np.asarray(Image.open(next(s.label for s in scenes if s.id == request.source)))
+        cropped = label[box.top : box.top + box.height, box.left : box.left + box.width]
+        np.testing.assert_array_equal(np.asarray(row["label"]), cropped)
+        assert (row["prompt"], row["condition"], row["seed"]) == (request.prompt, request.condition, request.seed)
+        assert 0 <= row["alignment"] <= 1
+
+
+def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+    settings = config(tiny_weights)
+    requests = plan(settings, scenes)
+    generate(settings, requests, scenes, tmp_path / "whole", machine=MACHINE)
+
+    def interrupted(items, *, total, description, done=0):  # type: ignore[no-untyped-def]  # a Track that fails
+        for k, item in enumerate(items):
+            if k == 3:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(settings, requests, scenes, tmp_path / "resumed", machine=MACHINE, progress=interrupted)
+    first = tmp_path / "resumed/data/train-00000-of-00003.parquet"
+    made = first.stat().st_mtime_ns
+    assert [p.name for p in first.parent.iterdir()] == [first.name]
+    generate(settings, requests, scenes, tmp_path / "resumed", machine=MACHINE)
+    assert first.stat().st_mtime_ns == made
+    assert digests(tmp_path / "resumed") == digests(tmp_path / "whole")
+
+
+def test_denoising_equals_the_pipeline_of_diffusers(tiny_weights: Path) -> None:
+    settings = config(tiny_weights, steps=3, guidance=4.0)
+    generator = load_generator(str(tiny_weights), torch.device("cpu"))
+    label = np.random.default_rng(0).choice(np.array([0, 10, 13, 255], np.uint8), (2, 32, 64))
+    prompts = ["a sunny road", "night, car"]
+    condition, noise = torch.from_numpy(one_hot(label)), starting_noise([1, 2], (4, 8, 16))
+    text = torch.stack([generator.embed(["", ""]), generator.embed(prompts)])
+    ours = denoise(generator, noise, condition, text, settings)
+    theirs = StableDiffusionControlNetPipeline.from_pretrained(tiny_weights, safety_checker=None)
+    theirs.set_progress_bar_config(disable=True)
+    expected = theirs(
+        prompts, image=condition, latents=noise, num_inference_steps=3, guidance_scale=4.0, output_type="latent"
+    ).images
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mask_matters_and_the_prior_can_start_alone(tiny_weights: Path) -> None:
+    generator = load_generator(str(tiny_weights), torch.device("cpu"))
+    noise = starting_noise([3], (4, 8, 16))
+    text = torch.stack([generator.embed([""]), generator.embed(["road"])])
+    road, sky = (torch.from_numpy(one_hot(np.full((1, 32, 64), c, np.uint8))) for c in (0, 10))
+    painted = {
+        (name, start): denoise(generator, noise, condition, text, config(tiny_weights, control_start=start))
+        for name, condition in (("road", road), ("sky", sky))
+        for start in (0.0, 1.0)
+    }
+    assert not torch.allclose(painted["road", 0.0], painted["sky", 0.0])
+    torch.testing.assert_close(painted["road", 1.0], painted["sky", 1.0])
+
+
+def test_an_images_noise_is_its_own(tiny_weights: Path) -> None:
+    both, alone = starting_noise([5, 6], (4, 8, 16)), starting_noise([6], (4, 8, 16))
+    assert torch.equal(both[1], alone[0])
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a set that ships with flexseg"):
+        weights_folder(str(tmp_path / "nowhere"))
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match="lacks vae, text_encoder"):
+        weights_folder(str(tmp_path))
+
+
+def test_damaged_weights_are_one_line(tiny_weights: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = Path(shutil.copytree(tiny_weights, tmp_path / "broken"))
+    file = broken / "unet/diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert weights_fingerprint(str(broken)) != weights_fingerprint(str(tiny_weights))
+    with pytest.raises(UserError, match="does not load as a diffusers ControlNet pipeline") as caught:
+        load_generator(str(broken), torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_that_the_network_cannot_make(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+    settings = config(tiny_weights, size=(30, 60))
+    with pytest.raises(UserError, match="multiples of 8 px"):
+        generate(settings, plan(settings, scenes), scenes, tmp_path, machine=MACHINE)
+
+
+def test_images_are_png_with_exact_labels(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    settings = config(tiny_weights)
+    generate(settings, plan(settings, scenes), scenes, tmp_path, machine=MACHINE)
+    row = pyarrow.parquet.read_table(tmp_path / "data/train-00000-of-00003.parquet").to_pylist()[0]
+    assert Image.open(io.BytesIO(row["image"]["bytes"])).format == "PNG"
+    assert Image.open(io.BytesIO(row["label"]["bytes"])).mode == "L"

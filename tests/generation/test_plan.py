@@ -1,0 +1,101 @@
+"""Plans: deterministic, independent requests drawn by rare-class sampling."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from generation.crops import class_probabilities, draw_crop, one_hot, shrink
+from generation.plan import plan
+from pipeline.config.data import Dataset
+from pipeline.config.generation import GenerationConfig
+from pipeline.datasets import Scene, find_scenes
+from pipeline.errors import UserError
+from pipeline.labels import CLASS_NAMES
+
+
+def config(**changes: object) -> GenerationConfig:
+    settings = {"counts": {"sunny": 20, "night": 20}, "size": (32, 64), "rare_class_pixels": 100}
+    return GenerationConfig.model_validate({**settings, **changes})
+
+
+def test_same_plan_twice_and_other_seed_other_plan(scenes: list[Scene]) -> None:
+    first, again, other = plan(config(), scenes), plan(config(), scenes), plan(config(seed=1), scenes)
+    assert [r.digest for r in first] == [r.digest for r in again]
+    assert {r.seed for r in first}.isdisjoint(r.seed for r in other)
+    assert len({r.seed for r in first}) == len(first) == 40
+
+
+def test_a_request_does_not_depend_on_the_others(scenes: list[Scene]) -> None:
+    few = {r.id: r.digest for r in plan(config(counts={"night": 5}), scenes)}
+    many = {r.id: r.digest for r in plan(config(counts={"sunny": 9, "night": 12}), scenes)}
+    assert few.items() <= many.items()
+
+
+def test_rare_class_is_drawn_far_more_often_than_it_occurs(scenes: list[Scene]) -> None:
+    drawn = Counter(r.class_id for r in plan(config(), scenes))
+    assert drawn[16] > 30  # 0.8% of the pixels, but T = 0.01 makes almost every request ask for it
+    assert all(r.source == scenes[5].id for r in plan(config(), scenes) if r.class_id == 16)
+
+
+def test_crops_hold_half_of_the_wanted_pixels(scenes: list[Scene]) -> None:
+    label = np.asarray(Image.open(scenes[5].label))
+    covered = 0
+    requests = [r for r in plan(config(), scenes) if r.class_id == 16]
+    for r in requests:
+        crop = label[r.box.top : r.box.top + 32, r.box.left : r.box.left + 64]
+        covered += np.count_nonzero(crop == 16) > 50
+    # of one uniform try, over all corners of the crop; ten tries raise it to 1 - (1 - p)^10
+    single = np.mean([(min(20, t - 12) if t > 12 else 0) * (min(20, x - 44) if x > 44 else 0) > 50 for t in range(33) for x in range(65)])
+    assert single < 0.15
+    assert covered / len(requests) > 0.8 * (1 - (1 - single) ** 10)
+
+
+def test_prompt_names_exactly_the_classes_of_the_crop(scenes: list[Scene]) -> None:
+    for r in plan(config(), scenes):
+        crop = np.asarray(Image.open(next(s for s in scenes if s.id == r.source).label))
+        crop = crop[r.box.top : r.box.top + 32, r.box.left : r.box.left + 64]
+        assert {name for name in CLASS_NAMES if name in r.prompt} == {CLASS_NAMES[c] for c in np.unique(crop)}
+        assert r.prompt.endswith(f"in {r.condition} weather.")
+
+
+def test_plain_prompt_has_no_weather(scenes: list[Scene]) -> None:
+    assert all("weather" not in r.prompt for r in plan(config(counts={"plain": 3}), scenes))
+
+
+def test_class_probabilities_follow_the_equation() -> None:
+    pixels = np.array([700.0, 200.0, 100.0, 0.0])
+    got = class_probabilities(pixels, 0.5, np.array([True, True, True, False]))
+    expected = np.exp((1 - pixels[:3] / 1000) / 0.5)
+    np.testing.assert_allclose(got, [*(expected / expected.sum()), 0.0])
+
+
+def test_all_ignored_maps_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 128), 255, np.uint8)).save(tmp_path / "void.png")
+    scenes = find_scenes(Dataset(name="void", root=tmp_path, layout="globs", labels="*.png", ids="train"))
+    with pytest.raises(UserError, match="all pixels are ignored"):
+        plan(config(), scenes)
+
+
+def test_a_map_smaller_than_the_crop_is_refused() -> None:
+    with pytest.raises(UserError, match="smaller than the crop"):
+        draw_crop(np.zeros((16, 16), np.uint8), (32, 64), 0, 1, np.random.default_rng(0))
+
+
+def test_one_hot_has_one_channel_per_class_and_ignore_last() -> None:
+    label = np.array([[[0, 18], [255, 7]]], np.uint8)
+    channels = one_hot(label)
+    assert channels.shape == (1, 20, 2, 2)
+    np.testing.assert_array_equal(channels.argmax(1), [[[0, 18], [19, 7]]])
+    assert channels.sum() == 4
+    with pytest.raises(ValueError, match="between 19 and 254"):
+        one_hot(np.full((1, 2, 2), 40, np.uint8))
+
+
+def test_shrink_keeps_ids_and_aspect() -> None:
+    label = np.random.default_rng(0).choice(np.array([0, 7, 255], np.uint8), (1052, 1914))
+    small = shrink(label, 96)
+    assert small.shape == (96, 175)
+    assert set(np.unique(small)) <= {0, 7, 255}

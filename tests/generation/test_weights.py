@@ -1,0 +1,182 @@
+"""The tiny generator's training, on miniature settings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionControlNetPipeline
+from torch import nn
+
+from generation.networks import build_scheduler, build_tokenizer, build_vae
+from generation.weights import fit as fit_module
+from generation.weights.bank import CAPTION, PLAIN_CAPTION, Bank, CropSampler, captions, cut
+from generation.weights.diffusion import decode, encode, normalize_latents
+from generation.weights.fit import fit, learning_rate_factor
+from generation.weights.ship import ship_weights
+from generation.weights.train import train_weights
+from pipeline.config.experiment import load_config
+from pipeline.config.weights import Fit, VaeTraining, WeightsConfig
+from pipeline.errors import UserError
+from pipeline.labels import CLASS_NAMES
+from pipeline.toytown import WEATHERS
+
+FIT = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup": 1, "ema": 0.5}
+CONFIG = WeightsConfig.model_validate(
+    {
+        "size": (32, 64),
+        "crop": (16, 32),
+        "prior_images": 3,
+        "source_images": 3,
+        "vae": {**FIT, "channels": (8, 8, 8), "crop": 16, "latent_channels": 4},
+        "prior": {**FIT, "channels": (8, 8, 16), "text_width": 16, "text_layers": 1},
+        "source": FIT,
+        "controlnet": FIT,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    train_weights(CONFIG, folder)
+    return folder
+
+
+def test_plain_diffusers_opens_and_runs_what_ships(trained: Path, tmp_path: Path) -> None:
+    ship_weights(CONFIG, trained, tmp_path)
+    assert not (tmp_path / "source_unet").exists()
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(tmp_path, torch_dtype=torch.float32)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    for name in ("vae", "unet", "controlnet", "text_encoder"):
+        trained_weights = getattr(StableDiffusionControlNetPipeline.from_pretrained(trained), name).state_dict()
+        for key, value in getattr(pipeline, name).state_dict().items():
+            torch.testing.assert_close(value, trained_weights[key], rtol=1e-3, atol=1e-4)
+    pipeline.set_progress_bar_config(disable=True)
+    prompt = CAPTION.format(classes="road, sky", weather="night")
+    image = pipeline(prompt, torch.zeros(1, 20, 16, 32), height=16, width=32, num_inference_steps=2, output_type="np").images[0]
+    assert image.shape == (16, 32, 3)
+    assert np.isfinite(image).all()
+    card = (tmp_path / "README.md").read_text()
+    assert f"seed {CONFIG.seed}" in card
+    assert "| controlnet | ControlNet, 19 classes + ignore, on the source U-Net | 2 | 2 |" in card
+
+
+def test_a_finished_training_is_not_repeated(trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.glob("*/*.safetensors")}
+    train_weights(CONFIG, trained)
+    after = {path: path.stat().st_mtime_ns for path in trained.glob("*/*.safetensors") if path.parent.name in ("vae", "source_unet")}
+    assert after.items() <= before.items()
+    assert len(after) == 2
+
+
+def test_unfinished_training_does_not_ship(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished training"):
+        ship_weights(CONFIG, tmp_path, tmp_path / "out")
+
+
+def test_resumed_training_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(fit_module, "LOG_EVERY", 1)
+    config = Fit(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, ema=0.9)
+
+    def run(folder: Path, stop_before: int | None) -> list[torch.Tensor]:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            network = nn.Linear(5, 2)
+
+        def loss(step: int) -> torch.Tensor:
+            if step == stop_before:
+                raise KeyboardInterrupt
+            values = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
+            return (network(values) - values[:, :2]).square().mean()
+
+        fit(network, loss, config, folder)
+        return [parameter.detach().clone() for parameter in network.parameters()]
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", 5)  # a step beyond the checkpoint at 4, whose log line must not appear twice
+    resumed = run(tmp_path / "broken", None)
+    for one, other in zip(whole, resumed, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "broken")]
+    losses = [[(line["step"], line["loss"]) for line in log] for log in logs]
+    assert losses[0] == losses[1]
+    assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    network = nn.Linear(1, 1)
+    with pytest.raises(FloatingPointError, match="step 2"):
+        fit(network, lambda step: network.weight.sum() * float("nan"), Fit(steps=2, learning_rate=1.0), tmp_path)
+
+
+def test_learning_rate_warms_up_and_ends_near_zero() -> None:
+    factors = [learning_rate_factor(step, Fit(steps=100, learning_rate=1.0, warmup=10)) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[9] == pytest.approx(1)
+    assert factors[55] == pytest.approx(0.5)
+    assert 0 < factors[-1] < 1e-3
+
+
+def test_each_word_of_a_prompt_is_one_token_of_its_own(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(tmp_path, [CAPTION, PLAIN_CAPTION, *CLASS_NAMES, *WEATHERS])
+    words = sorted({word for text in (*CLASS_NAMES, *WEATHERS, "city", "weather") for word in text.split()})
+    ids = [tokenizer(word).input_ids for word in words]
+    assert {len(each) for each in ids} == {3}  # start, the word, end
+    assert len({each[1] for each in ids}) == len(words)
+    longest = tokenizer(CAPTION.format(classes=", ".join(CLASS_NAMES), weather="night")).input_ids
+    assert len(longest) <= tokenizer.model_max_length
+    assert tokenizer.decode(longest, skip_special_tokens=True).startswith("a city street scene with road")
+    assert tokenizer.eos_token_id not in tokenizer("zebra é 7").input_ids[1:-1]  # unknown words are spelled, not lost
+
+
+def test_last_timestep_holds_no_signal() -> None:
+    scheduler = build_scheduler()
+    clean, noise = torch.ones(1, 2, 3, 3), torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    last = torch.tensor([scheduler.config.num_train_timesteps - 1])
+    torch.testing.assert_close(scheduler.add_noise(clean, noise, last), noise)
+    scheduler.set_timesteps(20)
+    assert scheduler.timesteps[0] == last
+
+
+def test_normalizing_latents_keeps_the_reconstructions() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = build_vae(VaeTraining(steps=1, learning_rate=1.0, channels=(8, 8, 8), latent_channels=4)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 32, 3), dtype=np.uint8)
+    latents = encode(vae, images)
+    before = decode(vae, torch.from_numpy(latents).permute(0, 3, 1, 2))
+    normalize_latents(vae, latents)
+    normalized = encode(vae, images)
+    np.testing.assert_allclose(normalized.mean((0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(normalized.std((0, 1, 2)), 1, atol=1e-4)
+    after = decode(vae, torch.from_numpy(normalized).permute(0, 3, 1, 2))
+    assert np.abs(before.astype(int) - after.astype(int)).max() <= 1
+
+
+def test_rare_crops_hold_the_rare_class() -> None:
+    labels = np.zeros((4, 32, 64), np.uint8)
+    labels[:, :16] = 10
+    labels[2, 31, 63] = 18  # one pixel of a bicycle in one corner
+    bank = Bank(np.zeros((4, 32, 64, 3), np.uint8), labels, np.array(["sunny"] * 4))
+    rng = np.random.default_rng(0)
+    places = CropSampler(bank, (16, 32), 4, rare_share=1.0).draw(40, rng)
+    crops = cut(labels, places, (16, 32), 4)
+    assert all((crop == 18).any() for crop in crops)  # the two large classes have next to no chance at T = 0.01
+    even = CropSampler(bank, (16, 32), 4, rare_share=0.0).draw(400, rng)
+    assert {tuple(limit) for limit in (even.min(0), even.max(0))} == {(0, 0, 0), (3, 4, 8)}
+    assert captions(crops[:1], [None]) == ["A city street scene with road, bicycle."] or "bicycle" in captions(crops[:1], [None])[0]
+
+
+def test_preset_states_what_ships() -> None:
+    weights = load_config("toy-weights").weights
+    assert weights is not None
+    assert weights.crop == (64, 128)
+
+
+def test_crop_that_the_networks_cannot_halve_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 16 px"):
+        WeightsConfig.model_validate({**CONFIG.model_dump(), "crop": (24, 32)})

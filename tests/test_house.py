@@ -1,0 +1,110 @@
+"""The rules of the house that no linter knows."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pipeline", "generation", "training", "evaluation", "flows")
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "datasets", "prefect", "matplotlib"}
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+def project_files() -> list[Path]:
+    """Files that git tracks or would track."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    git = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if git.returncode:
+        pytest.skip(f"not a git checkout: {git.stderr.strip()}")
+    return [ROOT / name for name in git.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["weights", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from flows.cli import main\n"
+        f"sys.argv = ['flexseg', *{arguments}]\n"
+        "try:\n    main()\nfinally:\n    print('MODULES', *{m.split('.')[0] for m in sys.modules})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown, modules = done.stdout.split("MODULES")
+    assert "Usage" in shown
+    assert HEAVY.isdisjoint(modules.split())
+
+
+def test_no_registry_host_is_written_down() -> None:
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))]
+    found = [
+        f"{file.relative_to(ROOT)}: {host}"
+        for file in project_files()
+        for host in hosts
+        if host.encode() in file.read_bytes()
+    ]
+    assert not found
+
+
+def test_lock_holds_hashes_and_no_addresses() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    entries = re.split(r"\n(?=[a-z0-9])", lock)
+    assert len(entries) > 100
+    assert [e.split("=")[0] for e in entries if "==" in e and "--hash=sha256:" not in e] == []
+
+
+def test_lock_covers_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lines = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    wanted = {re.split(r"[<>=~! \[]", line.lower())[0] for line in lines}
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
+    assert wanted <= locked
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests"])
+def test_files_stay_under_300_lines(folder: str) -> None:
+    lengths = {str(f.relative_to(ROOT)): len(f.read_text().splitlines()) for f in python_files(folder)}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length >= 300} == {}
+
+
+def test_functions_stay_under_50_lines() -> None:
+    long = {
+        f"{file.relative_to(ROOT)}:{node.name}": lines
+        for file in python_files(*PACKAGES)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) >= 50
+    }
+    assert long == {}
+
+
+def test_silenced_checks_give_a_reason() -> None:
+    silent = re.compile(r"#\s*(?:type:\s*ignore(?:\[[\w,\s-]*\])?|noqa(?::\s*[A-Z0-9, ]+)?)\s*$")
+    found = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in python_files(*PACKAGES, "tests")
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if silent.search(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_documented(package: str) -> None:
+    bare = [
+        f"{file.relative_to(ROOT)}:{node.name}"
+        for file in python_files(package)
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if not ast.get_docstring(node)
+    ]
+    assert bare == []

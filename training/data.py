@@ -1,0 +1,176 @@
+"""From scenes and generated images to batches of crops.
+
+A crop depends on nothing but its `Draw` and the run's seed, so batches are the same with any number of workers.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from pipeline.config.training import TrainingConfig
+from pipeline.datasets import Scene, load_image, load_label
+from pipeline.errors import UserError
+from pipeline.seeding import generator
+from training.photometric import draw_distortion
+
+CACHE_BYTES = 2**30
+"""A pool whose decoded images fit in here keeps them in memory (per loader process)."""
+CROP_TRIES = 10
+
+
+class Draw(NamedTuple):
+    """Which image becomes which sample. `pool` 0 is the source, 1 the generated data; `wanted_class` is the train id
+    that the crop should show, -1 for none; `position` is the sample's place in the global batch."""
+
+    pool: int
+    index: int
+    wanted_class: int
+    iteration: int
+    position: int
+
+
+class Batch(NamedTuple):
+    """image (B,3,H,W) uint8 RGB, label (B,H,W) uint8 train ids, distortion (B,5) float (see `Distortion`)."""
+
+    image: torch.Tensor
+    label: torch.Tensor
+    distortion: torch.Tensor
+
+
+class Pool(Protocol):
+    """Labeled images by index; `read` gives (H,W,3) uint8 and (H,W) uint8."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+Reader = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+class ScenePool:
+    """Source scenes, resized to `size` (H,W) if one is given."""
+
+    def __init__(self, scenes: Sequence[Scene], size: tuple[int, int] | None) -> None:
+        self.scenes = scenes
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and label of scene `index`."""
+        scene = self.scenes[index]
+        image, label = load_scene(scene)
+        if self.size is None:
+            return image, label
+        width_height = self.size[::-1]
+        resized = Image.fromarray(image).resize(width_height, Image.Resampling.BILINEAR)
+        return np.asarray(resized), np.asarray(Image.fromarray(label).resize(width_height, Image.Resampling.NEAREST))
+
+
+class GeneratedPool:
+    """The generated data set's folder, without the images painted from `excluded` scenes."""
+
+    def __init__(self, folder: Path, excluded: frozenset[str]) -> None:
+        import datasets  # seconds to import
+
+        shards = sorted(str(path) for path in (folder / "data").glob("*.parquet"))
+        if not shards:
+            raise UserError(f"{folder} holds no data/*.parquet: give the folder of a generated data set")
+        rows = datasets.load_dataset("parquet", data_files=shards, split="train")
+        kept = [index for index, source in enumerate(rows["source"]) if source not in excluded]
+        self.rows = rows.select(kept).select_columns(["image", "label"])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and label of row `index`."""
+        row = self.rows[index]
+        return np.asarray(row["image"].convert("RGB")), np.asarray(row["label"])
+
+
+class TrainingSet(Dataset[Batch]):
+    """Crops by `Draw`; a `DataLoader` collates them to a `Batch`."""
+
+    def __init__(self, pools: Sequence[Pool], config: TrainingConfig, seed: int) -> None:
+        self.pools = pools
+        self.config = config
+        self.seed = seed
+        self.readers = [_reader(pool) for pool in pools]
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        random = generator(self.seed, "sample", draw.iteration, draw.position)
+        image, label = self.readers[draw.pool](draw.index)
+        top, left = self._corner(label, draw.wanted_class, random)
+        height, width = self.config.crop
+        window = np.s_[top : top + height, left : left + width]
+        image, label = image[window], label[window]
+        if random.random() < 0.5:
+            image, label = image[:, ::-1], label[:, ::-1]
+        return Batch(
+            torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            torch.from_numpy(np.ascontiguousarray(label)),
+            torch.tensor(draw_distortion(random)),
+        )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "readers": None}  # a memory cache is not sent to spawned workers
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.readers = [_reader(pool) for pool in self.pools]
+
+    def _corner(self, label: np.ndarray, wanted: int, random: np.random.Generator) -> tuple[int, int]:
+        """Top left px of the crop: the first of ten tries that shows enough of the wanted class, else the last."""
+        height, width = self.config.crop
+        if label.shape[0] < height or label.shape[1] < width:
+            raise UserError(
+                f"a training image has {label.shape[1]}x{label.shape[0]} px, smaller than the crop of {width}x{height}:"
+                " lower training.crop or raise training.source_size"
+            )
+        corner = (0, 0)
+        for _ in range(CROP_TRIES if wanted >= 0 else 1):
+            top, left = random.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
+            corner = (int(top), int(left))
+            shown = np.count_nonzero(label[top : top + height, left : left + width] == wanted)
+            if shown > self.config.rare_class_pixels / 2:
+                break
+        return corner
+
+
+class BlockSampler:
+    """A `DataLoader`'s batch sampler whose batches are set anew for every block, so that workers live on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Draw]] = []
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def load_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """(H,W,3) uint8 and (H,W) uint8 of a scene. UserError without an image or with unequal sizes."""
+    if scene.image is None:
+        raise UserError(f"scene {scene.id} has no image: training needs a source with images, not label maps alone")
+    image, label = load_image(scene.image), load_label(scene.label, scene.ids)
+    if image.shape[:2] != label.shape:
+        raise UserError(f"{scene.image} is {image.shape[:2]}, its label {scene.label} {label.shape}: sizes must be equal")
+    return image, label
+
+
+def _reader(pool: Pool) -> Reader:
+    """`pool.read`, with a memory where everything fits."""
+    image, label = pool.read(0)
+    fits = (image.nbytes + label.nbytes) * len(pool) <= CACHE_BYTES
+    return cache(pool.read) if fits else pool.read
