@@ -15,7 +15,10 @@ def headline(numbers: Numbers) -> str:
     if best["name"] == numbers["baseline"]:
         return f"No method beats {best['name']}: {100 * score:.1f} mIoU {where}"
     gain = best["gain"]["average"]["mean"]
-    return f"{best['name']} reaches {100 * score:.1f} mIoU {where}, {signed(gain)} against {numbers['baseline']}"
+    against = (
+        f"{signed(gain)} against {numbers['baseline']}" if gain is not None else f"{numbers['baseline']} has no score"
+    )
+    return f"{best['name']} reaches {100 * score:.1f} mIoU {where}, {against}"
 
 
 def findings(numbers: Numbers) -> list[str]:
@@ -23,8 +26,8 @@ def findings(numbers: Numbers) -> list[str]:
     best = best_method(numbers)
     if best["miou"]["average"]["mean"] is None:
         return []
-    rivals = [row for row in numbers["methods"] if row["name"] != numbers["baseline"]]
-    subject = max(rivals, key=lambda row: row["gain"]["average"]["mean"] or -1.0) if rivals else None
+    rivals = [row for row in numbers["methods"][1:] if row["gain"]["average"]["mean"] is not None]
+    subject = max(rivals, key=lambda row: row["gain"]["average"]["mean"]) if rivals else None
     return ([_gain_sentence(subject, numbers)] if subject else []) + _error_sentence(best, numbers)
 
 
@@ -54,7 +57,7 @@ def _error_sentence(row: Numbers, numbers: Numbers) -> list[str]:
         f" elsewhere {100 * interior:.0f}%"
     )
     base = numbers["methods"][0]
-    if row is base:
+    if row is base or base["miou"]["average"]["mean"] is None:
         return [f"{text}."]
     changes = [signed(row[key]["average"]["mean"] - base[key]["average"]["mean"]) for key in keys]
     return [f"{text}; against {base['name']} that is {changes[0]} and {changes[1]} points."]

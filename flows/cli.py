@@ -156,6 +156,15 @@ def weights_train(
     print(output.absolute())
 
 
+@weights.command("measure")
+def weights_measure(config: ConfigArgument, overrides: SetOption = []) -> None:
+    """Measure a generator on toy town: an oracle segmenter and a weather classifier read its images and true renders."""
+    from flows.quality import quality
+    from flows.summary import print_quality
+
+    print_quality(quality(_load(config, overrides)))
+
+
 @data.command("check")
 def data_check(config: ConfigArgument, overrides: SetOption = []) -> None:
     """Read every file of the config's data sets and print what was found, or the first thing that is wrong."""

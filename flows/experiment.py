@@ -35,6 +35,6 @@ def experiment(config: ExperimentConfig) -> Run:
     for seed in config.training.seeds:
         for method in config.training.methods:
             model = segmenter(run, method, seed, images)
-            results.append(stages.Result(method, seed, model, evaluation(run, model.key, model.folder)))
+            results.append(stages.Result(method, seed, model, evaluation(run, model.key, model.folder / "segmenter")))
     report(run, images, results)
     return run

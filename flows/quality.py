@@ -15,14 +15,26 @@ import numpy as np
 from PIL import Image
 
 from evaluation.metrics import Scores, class_iou, mean_iou
+from flows import stages
+from flows.run import Recipe, Run
+from generation.generate import png
 from generation.weather import read_weather, train_weather_network
+from pipeline.config.data import Dataset
 from pipeline.config.toytown import ToyTown
+from pipeline.config.training import Method
+from pipeline.datasets import find_scenes
+from pipeline.devices import device_of
+from pipeline.errors import UserError
 from pipeline.labels import CLASS_NAMES
-from pipeline.pictures import encoded
 from pipeline.progress import Track, silent
 from pipeline.seeding import derive_seed, generator
+from pipeline.store import Artifact, Stage
 from pipeline.toytown import WEATHERS, render_oracle, render_prior, render_restyled
+from training.predict import predictor
+from training.train import train
 
+ORACLE_WORLD = Stage("oracle-world", 1)
+QUALITY = Stage("quality", 1)
 ORACLE_SCENES = 2000
 WEATHER_IMAGES = 1500
 WEATHER_EPOCHS = 8
@@ -38,6 +50,50 @@ class Twin(NamedTuple):
     label: np.ndarray
 
 
+def quality(run: Run) -> Artifact:
+    """`quality.json` of the generator that the config names, on images made by its generation section.
+
+    The oracle is trained by the config's training section on toy town in all styles. UserError without toy town:
+    only a world that can be rendered has true twins.
+    """
+    town = run.config.data.toytown
+    if town is None:
+        raise UserError("measuring a generator needs data.toytown: only a world that can be rendered has true images")
+    images, oracle = stages.generated(run), train_oracle(run, town)
+
+    def build(folder: Path) -> None:
+        predict = predictor(oracle.folder, run.config.evaluation.scale, str(device_of(run.config.machine)))
+        result = measure(images.folder, town, predict, progress=run.progress)
+        (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
+
+    recipe = Recipe(QUALITY, {"scale": run.config.evaluation.scale}, {"generated": images.key, "oracle": oracle.key})
+    return run.store.get_or_build(*recipe, build)
+
+
+def train_oracle(run: Run, town: ToyTown) -> Artifact:
+    """A segmenter trained on toy town in all styles, by the config's training section with plain cross-entropy."""
+    world = run.store.get_or_build(
+        *Recipe(ORACLE_WORLD, {"seed": town.seed, "size": town.size, "scenes": ORACLE_SCENES}, {}),
+        lambda folder: write_oracle_world(town, folder, progress=run.progress),
+    )
+    scenes = find_scenes(
+        Dataset(
+            name="oracle", root=world.folder, layout="globs", images="images/*.png", labels="labels/*.png", ids="train"
+        )
+    )
+    section, seed = run.config.training, run.config.training.seeds[0]
+    config = section.model_dump(mode="json", exclude={"methods", "seeds"}) | {
+        "method": Method().model_dump(),
+        "seed": seed,
+    }
+    return run.store.get_or_build(
+        *Recipe(stages.SEGMENTER, config, {"source": world.key}),
+        lambda folder: train(
+            section, Method(), seed, scenes, None, folder, machine=run.config.machine, progress=run.progress
+        ),
+    )
+
+
 def write_oracle_world(town: ToyTown, folder: Path, *, progress: Track = silent) -> None:
     """Scenes of all styles with seeds of their own: `images/NNNNN.png`, `labels/NNNNN.png` (train ids)."""
     for name in ("images", "labels"):
@@ -45,9 +101,9 @@ def write_oracle_world(town: ToyTown, folder: Path, *, progress: Track = silent)
     for k in progress(range(ORACLE_SCENES), total=ORACLE_SCENES, description="Rendering the oracle's scenes"):
         if not (folder / "labels" / f"{k:05d}.png").exists():
             scene = render_oracle(town.seed, k, town.size)
-            (folder / "images" / f"{k:05d}.png").write_bytes(png_bytes(scene.image))
+            (folder / "images" / f"{k:05d}.png").write_bytes(png(scene.image))
             partial = folder / "label.partial"
-            partial.write_bytes(png_bytes(scene.label))
+            partial.write_bytes(png(scene.label))
             partial.rename(folder / "labels" / f"{k:05d}.png")
 
 
@@ -116,8 +172,3 @@ def _read(pairs: list[Twin], predictions: list[np.ndarray], weathers: np.ndarray
         "weather_accuracy": float(np.mean(right["all"])),
         "weather_accuracy_by_condition": {name: float(np.mean(right[name])) for name in conditions},
     }
-
-
-def write_quality(result: dict[str, Any], folder: Path) -> None:
-    """Write `quality.json`."""
-    (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n")

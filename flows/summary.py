@@ -59,6 +59,31 @@ def print_evaluation(evaluation: Artifact) -> bool:
     return not any(result["skipped"] for result in domains.values())
 
 
+def print_quality(quality: Artifact) -> None:
+    """`flexseg weights measure`: how the oracle and the weather classifier read generated images and true renders."""
+    console = Console()
+    result = json.loads((quality.folder / "quality.json").read_text())
+    table = Table(title=f"{result['images']} generated images beside true renders of the same label maps")
+    for heading in ("read by", "of", "generated", "true"):
+        table.add_column(heading, justify="right" if heading in ("generated", "true") else "left")
+    readers = {
+        "oracle's mIoU": ("miou", "miou_by_condition"),
+        "weather classifier": ("weather_accuracy", "weather_accuracy_by_condition"),
+    }
+    for reader, (overall, by_condition) in readers.items():
+        rows = {"all": [result[kind][overall] for kind in ("generated", "true")]}
+        rows |= {
+            name: [result[kind][by_condition][name] for kind in ("generated", "true")]
+            for name in result["true"][by_condition]
+        }
+        for name, values in rows.items():
+            table.add_row(reader, name, *(f"{100 * value:.1f}" for value in values))
+        table.add_section()
+    console.print(table)
+    console.print(f"The oracle reads generated images with {100 * result['miou_ratio']:.1f}% of its mIoU on true ones.")
+    console.print(f"Numbers: {quality.folder / 'quality.json'}", soft_wrap=True)
+
+
 def print_data(run: Run) -> None:
     """`flexseg data check`: what each data set holds."""
     console = Console()

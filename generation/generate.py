@@ -77,7 +77,9 @@ class Painter:
     def __init__(self, config: GenerationConfig, generator: Generator) -> None:
         cell = generator.cell * 2 ** (len(generator.unet.config.block_out_channels) - 1)
         if any(side % cell for side in config.size):
-            raise UserError(f"generation.size is {list(config.size)} px, these weights need multiples of {cell} px: round both sides")
+            raise UserError(
+                f"generation.size is {list(config.size)} px, these weights need multiples of {cell} px: round both sides"
+            )
         self._config = config
         self._generator = generator
         self._texts: dict[str, torch.Tensor] = {}

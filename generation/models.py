@@ -69,7 +69,9 @@ def load_generator(weights: str, device: torch.device) -> Generator:
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder} does not load as a diffusers ControlNet pipeline ({reason}): fetch or train it again") from error
+        raise UserError(
+            f"{folder} does not load as a diffusers ControlNet pipeline ({reason}): fetch or train it again"
+        ) from error
     networks = {name: getattr(pipeline, name) for name in COMPONENTS}
     for name in ("vae", "text_encoder", "unet", "controlnet"):
         networks[name].to(device, torch.float32).eval().requires_grad_(False)

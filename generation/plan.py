@@ -29,7 +29,9 @@ def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track =
         ]
     )
     if not pixels.any():
-        raise UserError(f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: check the 'ids' of data.source")
+        raise UserError(
+            f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: check the 'ids' of data.source"
+        )
     names = [(condition, k) for condition, count in config.counts.items() for k in range(count)]
     if not names:
         raise UserError("generation.counts asks for 0 images: give at least one condition a count")

@@ -27,7 +27,9 @@ def weather_network(classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
-def train_weather_network(draw: Draw, images: int, epochs: int, seed: int, *, progress: Track = silent) -> nn.Sequential:
+def train_weather_network(
+    draw: Draw, images: int, epochs: int, seed: int, *, progress: Track = silent
+) -> nn.Sequential:
     """Train on the first `images` that `draw` gives, with flips, for `epochs`; seeded by `seed` alone."""
     drawn = [draw(k) for k in progress(range(images), total=images, description="Drawing weathers")]
     inputs = to_input(np.stack([image for image, _ in drawn]))

@@ -165,7 +165,10 @@ def load_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"scene {scene.id} has no image: training needs a source with images, not label maps alone")
     image, label = load_image(scene.image), load_label(scene.label, scene.ids)
     if image.shape[:2] != label.shape:
-        raise UserError(f"{scene.image} is {image.shape[:2]}, its label {scene.label} {label.shape}: sizes must be equal")
+        raise UserError(
+            f"sizes differ: image {scene.image} has {image.shape[:2]} rows and columns, its label {scene.label}"
+            f" {label.shape}; mend or remove the pair"
+        )
     return image, label
 
 

@@ -28,7 +28,9 @@ class Drawer:
         self.method = method
         self.seed = seed
         self.rare = rare
-        self.hardness = [HardnessSampler(count, rate=config.has.rate, temperature=config.has.temperature) for count in images]
+        self.hardness = [
+            HardnessSampler(count, rate=config.has.rate, temperature=config.has.temperature) for count in images
+        ]
 
     def block(self, start: int, iterations: int) -> list[list[Draw]]:
         """The global batches of `iterations` iterations from `start` on."""

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
-from training.checkpoints import load_checkpoint, save_checkpoint
+from training.checkpoints import FILE, load_checkpoint, save_checkpoint
 from training.data import Batch, BlockSampler, Draw, TrainingSet
 from training.draws import Drawer
 from training.networks import Segmenter
@@ -171,7 +171,8 @@ class Loop:
         return rows
 
     def _diverged(self, iteration: int, what: str) -> UserError:
-        kept = f"the last good checkpoint is kept in {self.checkpoint}" if self.checkpoint.is_dir() else "no checkpoint yet"
+        saved = (self.checkpoint / FILE).is_file()
+        kept = f"the last good checkpoint is kept in {self.checkpoint}" if saved else "there was no checkpoint yet"
         return UserError(
             f"training diverged at iteration {iteration}: {what}; {kept}; lower training.optimizer.learning_rate"
             " or lengthen training.optimizer.warmup"

@@ -16,7 +16,7 @@ def pixel_cross_entropy(log_probabilities: torch.Tensor, labels: torch.Tensor) -
 def uncertainty_weights(
     log_probabilities: torch.Tensor, labels: torch.Tensor, band: torch.Tensor, alpha: float = 3.0, eps: float = 1e-6
 ) -> torch.Tensor:
-    """UBE's pixel weights, (B,H,W): 1 + alpha sigmoid((H - mu) / (sigma + eps)) on the band, 1 off it, 0 at ignored pixels.
+    """UBE's pixel weights, (B,H,W): 1 + alpha sigmoid((H - mu) / (sigma + eps)) on the band, 1 off it, 0 if ignored.
 
     H is the pixel's entropy, mu and sigma its mean and deviation over the image's band. log_probabilities: (B,C,H,W);
     labels: (B,H,W) int64; band: (B,H,W) bool. No gradient flows through the weights.

@@ -52,7 +52,7 @@ class Segmenter(
 
     @classmethod
     def create(cls, config: NetworkConfig, seed: int) -> Self:
-        """A network to be trained: the decoder's weights, and without `config.pretrained` the encoder's, come from `seed`."""
+        """A network to be trained. `seed` gives all weights that `config.pretrained` does not."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if config.pretrained is None:
@@ -80,7 +80,8 @@ class FusionDecoder(nn.Module):
         """Four stages (B,C_i,H_i,W_i), strides 4 to 32 -> (B,D,H/4,W/4)."""
         size = stages[0].shape[2:]
         embedded = [embed(stage) for embed, stage in zip(self.embeddings, stages, strict=True)]
-        stacked = torch.cat([interpolate(stage, size, mode="bilinear", align_corners=False) for stage in embedded], dim=1)
+        upsampled = [interpolate(stage, size, mode="bilinear", align_corners=False) for stage in embedded]
+        stacked = torch.cat(upsampled, dim=1)
         return torch.as_tensor(self.bottleneck(torch.cat([branch(stacked) for branch in self.branches], dim=1)))
 
 

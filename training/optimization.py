@@ -8,7 +8,9 @@ from pipeline.config.training import OptimizerConfig
 from training.networks import Segmenter
 
 
-def build_optimizer(segmenter: Segmenter, config: OptimizerConfig, iterations: int) -> tuple[torch.optim.AdamW, LambdaLR]:
+def build_optimizer(
+    segmenter: Segmenter, config: OptimizerConfig, iterations: int
+) -> tuple[torch.optim.AdamW, LambdaLR]:
     """The head learns `head_factor` times as fast as the encoder; norms are not decayed."""
     norms = {
         parameter

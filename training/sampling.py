@@ -8,7 +8,9 @@ import numpy as np
 Schedule = Literal["sigmoid", "linear", "none"]
 
 
-def hardness_threshold(t: float, schedule: Schedule = "sigmoid", steepness: float = 0.05, midpoint: float = 50.0) -> float:
+def hardness_threshold(
+    t: float, schedule: Schedule = "sigmoid", steepness: float = 0.05, midpoint: float = 50.0
+) -> float:
     """Probability of a plain draw at t = 100 x iteration / iterations: 1 / (1 + exp(k (t - m))).
 
     `linear` falls from 1 to 0, `none` is always 0: every draw is weighted by hardness (the paper's ablation).

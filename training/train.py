@@ -50,7 +50,7 @@ def train(
     training, held_out = hold_out(source, config.validation_scenes)
     pools = _pools(config, method, training, held_out, generated)
     rare = _rare_classes(config, training, folder / "checkpoint" / "class_pixels.npy", progress)
-    loop = _loop(config, method, seed, pools, rare, folder, machine)
+    loop = _loop(config, method, seed, pools=pools, rare=rare, folder=folder, machine=machine)
     loop.resume()
     watched = ScenePool(held_out, config.source_size)
     single = loop.accelerator.num_processes == 1  # ranks that stopped at different iterations would wait forever
@@ -116,6 +116,7 @@ def _loop(
     config: TrainingConfig,
     method: Method,
     seed: int,
+    *,
     pools: Sequence[Pool],
     rare: RareClassSampler | None,
     folder: Path,
@@ -132,13 +133,20 @@ def _loop(
     segmenter = Segmenter.create(config.network, derive_seed(seed, "network"))
     optimizer, schedule = build_optimizer(segmenter, config.optimizer, config.iterations)
     model, optimizer = accelerator.prepare(segmenter, optimizer)
-    bank = PrototypeBank(
-        config.network.channels, granularities=len(config.gap.sizes), momentum=config.gap.momentum
-    ).to(accelerator.device)
-    drawer = Drawer(config, method, seed, [len(pool) for pool in pools], rare)
-    samples = TrainingSet(pools, config, seed)
+    bank = PrototypeBank(config.network.channels, granularities=len(config.gap.sizes), momentum=config.gap.momentum)
     return Loop(
-        config, method, seed, folder, accelerator, model, optimizer, schedule, bank, drawer, samples, machine.loader_workers
+        config=config,
+        method=method,
+        seed=seed,
+        folder=folder,
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        bank=bank.to(accelerator.device),
+        drawer=Drawer(config, method, seed, [len(pool) for pool in pools], rare),
+        samples=TrainingSet(pools, config, seed),
+        loader_workers=machine.loader_workers,
     )
 
 

@@ -13,7 +13,7 @@ from training.predict import predict_labels
 
 
 def hold_out(scenes: Sequence[Scene], count: int) -> tuple[list[Scene], list[Scene]]:
-    """Training scenes and `count` validation scenes, at most a fifth of all; the same split for every method and seed."""
+    """Training scenes and `count` validation scenes, at most a fifth of all: one split for every method and seed."""
     chosen = set(generator("validation scenes").permutation(len(scenes))[: min(count, len(scenes) // 5)].tolist())
     training = [scene for index, scene in enumerate(scenes) if index not in chosen]
     return training, [scenes[index] for index in sorted(chosen)]

@@ -17,7 +17,7 @@ from pipeline.progress import Track, silent
 
 CHECKPOINT_EVERY = 100
 LOG_EVERY = 20
-PREVIEWS = 8
+PREVIEWS = 4
 
 Loss = Callable[[int], Tensor]
 """The scalar loss of a step. It draws from a generator seeded by the step's number, so that a resumed training

@@ -123,6 +123,23 @@ def test_classes_without_a_score_and_skipped_files_are_shown(content: ReportCont
     assert "x.png: cannot be read &lt;at all&gt;" in page
 
 
+@pytest.mark.parametrize("without", [0, 1])
+def test_a_method_without_any_score_is_no_number(content: ReportContent, tmp_path: Path, without: int) -> None:
+    runs = [replace(run, training=None) for run in content.runs[:2]]
+    results = json.loads((runs[without].evaluation / "evaluation.json").read_text())
+    missing = dict.fromkeys(("miou", "pixel_accuracy", "boundary_error", "interior_error"))
+    results["domains"]["fog"] |= {**missing, "iou": [None] * 19, "images": 0}
+    (tmp_path / "evaluation.json").write_text(json.dumps(results))
+    runs[without] = replace(runs[without], evaluation=tmp_path)
+    build_report(on_fog_alone(content, runs=runs), tmp_path / "report")
+    numbers = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert numbers["methods"][without]["miou"]["average"]["mean"] is None
+    assert numbers["methods"][1]["gain"]["fog"]["mean"] is None
+    winner = runs[1 - without].method
+    assert winner in numbers["headline"]
+    assert "nan" not in " ".join([numbers["headline"], *numbers["findings"]]).lower()
+
+
 def test_missing_evaluations_are_one_line_errors(content: ReportContent, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least one evaluated run"):
         summarize(replace(content, runs=[]))

@@ -1,0 +1,75 @@
+"""Draws follow their stated distributions, and nothing but seed, block and hardness decides them."""
+
+import numpy as np
+import pytest
+
+from pipeline.config.training import HasConfig, Method, TrainingConfig
+from pipeline.seeding import generator
+from training.draws import Drawer
+from training.sampling import HardnessSampler, RareClassSampler, hardness_threshold, rare_class_probabilities
+
+
+def test_thresholds_of_the_ablation() -> None:
+    assert [hardness_threshold(t, "none") for t in (0, 50, 100)] == [0, 0, 0]
+    assert [hardness_threshold(t, "linear") for t in (0, 50, 100)] == [1, 0.5, 0]
+    assert hardness_threshold(50, "sigmoid") == 0.5
+
+
+def test_hardness_is_a_moving_average_that_starts_at_the_first_loss() -> None:
+    sampler = HardnessSampler(3)
+    np.testing.assert_allclose(sampler.probabilities(), 1 / 3)
+    sampler.update(1, 2.0)
+    sampler.update(1, 1.0)
+    assert sampler.hardness[1] == pytest.approx(0.9 * 2.0 + 0.1 * 1.0)
+    np.testing.assert_allclose(sampler.probabilities(), 1 / 3)  # unseen images hold the mean of the seen
+    sampler.update(0, 5.0)
+    assert sampler.probabilities()[0] == sampler.probabilities().max()
+
+
+def test_rare_class_draws_follow_the_probabilities_and_show_the_class() -> None:
+    pixels = np.zeros((6, 19), np.int64)
+    pixels[:, 0] = 90_000
+    pixels[2, 5], pixels[4, 5], pixels[5, 11] = 4000, 2000, 3500
+    sampler = RareClassSampler(pixels, temperature=0.5)
+    random = generator("test")
+    draws = [sampler.draw(random) for _ in range(3000)]
+    assert all(pixels[image, wanted] > 3000 for image, wanted in draws)
+    wanted = rare_class_probabilities(pixels.sum(axis=0), 0.5)[[0, 5, 11]]
+    shares = np.bincount([c for _, c in draws], minlength=19)[[0, 5, 11]] / len(draws)
+    np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.25 / len(draws)))
+
+
+def test_no_class_with_enough_pixels_is_an_error() -> None:
+    with pytest.raises(ValueError, match="lower the minimum"):
+        RareClassSampler(np.ones((2, 19), np.int64))
+
+
+def _drawer(method: Method, schedule: str = "none", share: float = 0.25) -> Drawer:
+    config = TrainingConfig(
+        iterations=100, batch_size=50, generated_share=share, has=HasConfig.model_validate({"schedule": schedule})
+    )
+    return Drawer(config, method, 3, (4, 2), None)
+
+
+def test_hard_draws_follow_the_softmax_within_each_pool_and_keep_the_mix() -> None:
+    drawer = _drawer(Method(generated=True, has=True))
+    drawer.hardness[0].restore({"hardness": np.array([0.0, 1.0, 2.0, 3.0]), "counts": np.ones(4, np.int64)})
+    draws = [draw for batch in drawer.block(0, 80) for draw in batch]
+    generated = np.array([draw.pool for draw in draws])
+    assert generated.mean() == pytest.approx(0.25, abs=4 * np.sqrt(0.19 / len(draws)))
+    source = np.bincount([draw.index for draw in draws if draw.pool == 0], minlength=4) / (generated == 0).sum()
+    np.testing.assert_allclose(source, drawer.hardness[0].probabilities(), atol=4 * np.sqrt(0.25 / 3000))
+
+
+def test_hardness_acts_late_under_the_sigmoid() -> None:
+    drawer = _drawer(Method(has=True), "sigmoid", share=0.0)
+    drawer.hardness[0].restore({"hardness": np.array([0.0, 0.0, 0.0, 20.0]), "counts": np.ones(4, np.int64)})
+    early, late = ([draw.index for batch in drawer.block(start, 20) for draw in batch] for start in (0, 80))
+    assert 0.2 < np.mean(np.array(early) == 3) < 0.45  # a quarter, and what the threshold's 8 to 18% add
+    assert np.mean(np.array(late) == 3) > 0.8
+
+
+def test_a_block_is_drawn_the_same_again() -> None:
+    method = Method(generated=True, has=True)
+    assert _drawer(method).block(40, 5) == _drawer(method).block(40, 5)
+    assert _drawer(method).block(40, 5) != _drawer(method).block(45, 5)
