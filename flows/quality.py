@@ -62,7 +62,9 @@ def quality(run: Run) -> Artifact:
     images, oracle = stages.generated(run), train_oracle(run, town)
 
     def build(folder: Path) -> None:
-        predict = predictor(oracle.folder, run.config.evaluation.scale, str(device_of(run.config.machine)))
+        predict = predictor(
+            oracle.folder / "segmenter", run.config.evaluation.scale, str(device_of(run.config.machine))
+        )
         result = measure(images.folder, town, predict, progress=run.progress)
         (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
 

@@ -1,5 +1,6 @@
 """One use of a config: the data that it names, the store, and what has been made or found so far."""
 
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -103,3 +104,5 @@ class Run:
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:
         if artifact is not None:
             self.history.append((event, artifact))
+        elif event == "waiting":
+            print(f"waiting for another process that makes the same {stage.name} artifact", file=sys.stderr)

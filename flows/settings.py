@@ -7,15 +7,16 @@ from pathlib import Path
 def configure_prefect(store: Path) -> None:
     """Sets what the user has not set in the environment.
 
-    Prefect's temporary server needs up to 50 s on two cores where Prefect waits 20 s. Its log level is raised because
-    every failure leaves the flow as the exception itself, which Prefect would print twice more over the progress bars.
+    Prefect's temporary server needs up to 50 s on two cores, minutes on busy ones, where Prefect waits 20 s. Its log
+    level is raised because every failure leaves the flow as the exception itself, which Prefect would print twice more
+    over the progress bars.
     """
     home = store.absolute() / "prefect"
     if "PREFECT_HOME" not in os.environ:
         home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
     defaults = {
         "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",

@@ -66,8 +66,9 @@ def build_controlnet(unet: UNet2DConditionModel, image_levels: int) -> ControlNe
         conditioning_channels=NUM_CLASSES + 1,
         conditioning_embedding_out_channels=tuple(16 * 2**level for level in range(image_levels)),
     )
-    heads = {"addition_embed_type_num_heads": unet.config.addition_embed_type_num_heads}  # from_unet forgets these
-    controlnet = ControlNetModel.from_config({**copy.config, **heads})
+    config = {key: value for key, value in copy.config.items() if not key.startswith("_")}
+    config["addition_embed_type_num_heads"] = unet.config.addition_embed_type_num_heads  # from_unet forgets it
+    controlnet = ControlNetModel(**config)
     controlnet.load_state_dict(copy.state_dict())
     return controlnet
 

@@ -76,15 +76,18 @@ class ScenePool:
 
 
 class GeneratedPool:
-    """The generated data set's folder, without the images painted from `excluded` scenes."""
+    """A generated data set's folder, without the images painted from `excluded` scenes.
 
-    def __init__(self, folder: Path, excluded: frozenset[str]) -> None:
+    `cache` is where `datasets` keeps its memory-mapped copy.
+    """
+
+    def __init__(self, folder: Path, excluded: frozenset[str], cache: Path) -> None:
         import datasets  # seconds to import
 
         shards = sorted(str(path) for path in (folder / "data").glob("*.parquet"))
         if not shards:
             raise UserError(f"{folder} holds no data/*.parquet: give the folder of a generated data set")
-        rows = datasets.load_dataset("parquet", data_files=shards, split="train")
+        rows = datasets.load_dataset("parquet", data_files=shards, split="train", cache_dir=str(cache))
         kept = [index for index, source in enumerate(rows["source"]) if source not in excluded]
         self.rows = rows.select(kept).select_columns(["image", "label"])
 
@@ -105,6 +108,8 @@ class TrainingSet(Dataset[Batch]):
         self.config = config
         self.seed = seed
         self.readers = [_reader(pool) for pool in pools]
+        for reader in self.readers:
+            check_crop(reader(0)[1], config.crop)  # here, as loader workers wrap their errors in a traceback
 
     def __getitem__(self, draw: Draw) -> Batch:
         random = generator(self.seed, "sample", draw.iteration, draw.position)
@@ -130,12 +135,8 @@ class TrainingSet(Dataset[Batch]):
 
     def _corner(self, label: np.ndarray, wanted: int, random: np.random.Generator) -> tuple[int, int]:
         """Top left px of the crop: the first of ten tries that shows enough of the wanted class, else the last."""
+        check_crop(label, self.config.crop)
         height, width = self.config.crop
-        if label.shape[0] < height or label.shape[1] < width:
-            raise UserError(
-                f"a training image has {label.shape[1]}x{label.shape[0]} px, smaller than the crop of {width}x{height}:"
-                " lower training.crop or raise training.source_size"
-            )
         corner = (0, 0)
         for _ in range(CROP_TRIES if wanted >= 0 else 1):
             top, left = random.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
@@ -144,6 +145,15 @@ class TrainingSet(Dataset[Batch]):
             if shown > self.config.rare_class_pixels / 2:
                 break
         return corner
+
+
+def check_crop(label: np.ndarray, crop: tuple[int, int]) -> None:
+    """UserError if a crop of (H,W) px does not fit into the image."""
+    if label.shape[0] < crop[0] or label.shape[1] < crop[1]:
+        raise UserError(
+            f"a training image has {label.shape[1]}x{label.shape[0]} px, smaller than the crop of {crop[1]}x{crop[0]}:"
+            " lower training.crop or raise training.source_size"
+        )
 
 
 class BlockSampler:

@@ -17,6 +17,13 @@ STRIDE = 4
 """Image px per feature cell, each side."""
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
+_CARD = """---
+{{ card_data }}
+---
+
+A street-scene segmenter trained by flexseg, 19 Cityscapes classes: MiT encoder, DAFormer decoder.
+Load it with `training.networks.Segmenter.from_pretrained(folder)`.
+"""
 
 
 def normalized(image: torch.Tensor) -> torch.Tensor:
@@ -26,7 +33,12 @@ def normalized(image: torch.Tensor) -> torch.Tensor:
 
 
 class Segmenter(
-    nn.Module, PyTorchModelHubMixin, library_name="flexseg", pipeline_tag="image-segmentation", license="apache-2.0"
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="flexseg",
+    pipeline_tag="image-segmentation",
+    license="apache-2.0",
+    model_card_template=_CARD,
 ):
     """Encoder, decoder and classifier. `save_pretrained(folder)` writes config.json and model.safetensors,
     `Segmenter.from_pretrained(folder)` reads them.

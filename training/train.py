@@ -46,10 +46,15 @@ def train(
     go on where it stopped, to the same losses on a CPU; an interrupt (Ctrl-C) writes it before it propagates.
     UserError: no images, crops larger than images, a loss that diverges (the last good checkpoint is kept).
     """
+    if not source:
+        raise UserError("the source has no scenes to train on: mend 'data.source'")
     folder.mkdir(parents=True, exist_ok=True)
     training, held_out = hold_out(source, config.validation_scenes)
-    pools = _pools(config, method, training, held_out, generated)
-    rare = _rare_classes(config, training, folder / "checkpoint" / "class_pixels.npy", progress)
+    temporary = folder / "checkpoint"
+    pools: list[Pool] = [ScenePool(training, config.source_size)]
+    if method.generated:
+        pools.append(_generated_pool(generated, held_out, temporary / "datasets"))
+    rare = _rare_classes(config, training, temporary / "class_pixels.npy", progress)
     loop = _loop(config, method, seed, pools=pools, rare=rare, folder=folder, machine=machine)
     loop.resume()
     watched = ScenePool(held_out, config.source_size)
@@ -84,17 +89,10 @@ def _due(loop: Loop, every: int) -> bool:
     return loop.iteration // every > (loop.iteration - len(loop.draws)) // every
 
 
-def _pools(
-    config: TrainingConfig, method: Method, training: Sequence[Scene], held_out: Sequence[Scene], generated: Path | None
-) -> list[Pool]:
-    if not training:
-        raise UserError("the source has no scenes to train on: mend 'data.source'")
-    pools: list[Pool] = [ScenePool(training, config.source_size)]
-    if method.generated:
-        if generated is None:
-            raise UserError("this method trains on generated images, but none were given: add a 'generation' section")
-        pools.append(GeneratedPool(generated, frozenset(scene.id for scene in held_out)))
-    return pools
+def _generated_pool(folder: Path | None, held_out: Sequence[Scene], cache: Path) -> GeneratedPool:
+    if folder is None:
+        raise UserError("this method trains on generated images, but none were given: add a 'generation' section")
+    return GeneratedPool(folder, frozenset(scene.id for scene in held_out), cache)
 
 
 def _rare_classes(

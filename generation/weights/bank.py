@@ -33,7 +33,9 @@ class Bank:
         return np.stack([np.bincount(label.ravel(), minlength=IGNORE + 1)[:NUM_CLASSES] for label in self.labels])
 
 
-def load_bank(path: Path, world: str, seed: int, count: int, size: tuple[int, int], *, progress: Track = silent) -> Bank:
+def load_bank(
+    path: Path, world: str, seed: int, count: int, size: tuple[int, int], *, progress: Track = silent
+) -> Bank:
     """The first `count` renders of `world` ("prior" or "source"), read from `path` or rendered and kept there."""
     if not path.exists():
         renders: list[Rendering] = []
@@ -70,21 +72,26 @@ class CropSampler:
         return np.array([self._rare(rng) if rng.random() < self._rare_share else self._even(rng) for _ in range(count)])
 
     def _even(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        return int(rng.integers(len(self._labels))), int(rng.integers(self._room[0] + 1)), int(rng.integers(self._room[1] + 1))
+        return (
+            int(rng.integers(len(self._labels))),
+            int(rng.integers(self._room[0] + 1)),
+            int(rng.integers(self._room[1] + 1)),
+        )
 
     def _rare(self, rng: np.random.Generator) -> tuple[int, int, int]:
         class_id = rng.choice(NUM_CLASSES, p=self._classes)
         index = int(rng.choice(np.flatnonzero(self._pixels[:, class_id])))
         where = np.argwhere(self._labels[index] == class_id)
+        cells = where[rng.integers(len(where))] // self._cell
         corner = [
             int(rng.integers(max(0, cell - side + 1), min(room, cell) + 1))
-            for cell, side, room in zip(where[rng.integers(len(where))] // self._cell, self._crop, self._room, strict=True)
+            for cell, side, room in zip(cells, self._crop, self._room, strict=True)
         ]
         return index, corner[0], corner[1]
 
 
 def cut(arrays: np.ndarray, places: np.ndarray, crop: tuple[int, int], cell: int) -> np.ndarray:
-    """The crops (B, h, w, ...) of `arrays` (N, H, W, ...) at `places` (B, 3), whose corners count `cell` pixels each."""
+    """The crops (B, h, w, ...) of `arrays` (N, H, W, ...) at `places` (B, 3), whose corners count in `cell` px."""
     return np.stack([arrays[i, t * cell : t * cell + crop[0], x * cell : x * cell + crop[1]] for i, t, x in places])
 
 

@@ -25,8 +25,7 @@ class Text:
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """(B, tokens, D) embeddings."""
-        length = self.tokenizer.model_max_length
-        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
         return self.encoder(tokens.input_ids.to(self.encoder.device))[0]
 
 
@@ -45,8 +44,8 @@ def to_images(pixels: Tensor) -> np.ndarray:
 def encode(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Latents (N, h, w, L) float32, channels last so that they are cut like images."""
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    latents = [vae.encode(to_tensor(batch).to(vae.device)).latent_dist.mode().permute(0, 2, 3, 1).cpu() for batch in batches]
-    return torch.cat(latents).numpy() * vae.config.scaling_factor
+    latents = [vae.encode(to_tensor(batch).to(vae.device)).latent_dist.mode().cpu() for batch in batches]
+    return torch.cat(latents).permute(0, 2, 3, 1).contiguous().numpy() * vae.config.scaling_factor
 
 
 @torch.no_grad()

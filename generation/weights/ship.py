@@ -26,8 +26,8 @@ def ship_weights(config: WeightsConfig, folder: Path, destination: Path) -> None
     The source U-Net stays behind. Raises UserError where the training has not finished.
     """
     if not (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} holds no finished training: run 'flexseg weights train' on it until it says that it is done")
-    pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, torch_dtype=torch.float16, local_files_only=True)
+        raise UserError(f"{folder} holds no finished training: repeat 'flexseg weights train' until it has finished")
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, dtype=torch.float16, local_files_only=True)
     pipeline.save_pretrained(destination)
     previews = sorted((folder / "training" / "controlnet").glob("step-*.png"))
     shutil.copyfile(previews[-1], destination / "samples.png")
@@ -37,10 +37,18 @@ def ship_weights(config: WeightsConfig, folder: Path, destination: Path) -> None
 def model_card(config: WeightsConfig, folder: Path) -> str:
     """The card's text; every number is read from the config and the logs."""
     ends = {part: last_line(folder / "training" / part / "log.jsonl") for part in PARTS}
-    rows = "\n".join(
-        f"| {part} | {PARTS[part]} | {end['step']:.0f} | {getattr(config, part).batch_size} | {end['seconds'] / 60:.1f} | {end['loss']:.4f} |"
+    cells = [
+        (
+            part,
+            PARTS[part],
+            end["step"],
+            getattr(config, part).batch_size,
+            f"{end['seconds'] / 60:.1f}",
+            f"{end['loss']:.4f}",
+        )
         for part, end in ends.items()
-    )
+    ]
+    rows = "\n".join(f"| {' | '.join(map(str, row))} |" for row in cells)
     minutes = sum(end["seconds"] for end in ends.values()) / 60
     height, width = config.crop
     return f"""---
@@ -49,23 +57,24 @@ library_name: diffusers
 ---
 # Toy town generator
 
-A tiny Stable-Diffusion-layout generator ({width}x{height} px) for flexseg's embedded world. It exists so that the main job
-runs without a download; it knows nothing of real streets. `StableDiffusionControlNetPipeline.from_pretrained` opens it.
+A tiny Stable-Diffusion-layout generator ({width}x{height} px) for flexseg's embedded world. It exists so that the main
+job runs without a download, and knows nothing of real streets. diffusers' `StableDiffusionControlNetPipeline` opens it.
 
-Trained from nothing on flexseg's own renders ({config.prior_images} of the prior's world, {config.source_images} of the source,
-seed {config.seed}), never on a target scene, with `flexseg weights train toy-weights`.
+Trained from nothing on flexseg's own renders ({config.prior_images} of the prior's world, {config.source_images} of the
+source, seed {config.seed}), never on a target scene, with `flexseg weights train toy-weights`.
 
 | part | what | steps | batch | minutes | last loss |
 |---|---|---|---|---|---|
 {rows}
 
-{minutes:.0f} minutes of training in all, on {os.cpu_count()} cores ({platform.machine()}, torch {torch.__version__}, shared with other work).
+{minutes:.0f} minutes of training in all, on {os.cpu_count()} cores ({platform.machine()}, torch {torch.__version__}).
 Prompts: "A city street scene with <classes>, in <snowy | rainy | sunny | foggy | night> weather."
 Condition: one-hot label map, 20 channels, ignore last. Velocity prediction with zero terminal signal-to-noise ratio.
 
 ![masks, then one row per weather: snowy, rainy, sunny, foggy, night](samples.png)
 
-Not picked by hand: the last preview of the training, fixed seed, masks of the source bank, prior U-Net driven by the ControlNet.
+Not picked by hand: the last preview of the training, one fixed seed, masks of the source bank, the prior U-Net driven
+by the ControlNet.
 """
 
 

@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from generation.crops import one_hot
-from generation.networks import build_controlnet, build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
+from generation.networks import (
+    build_controlnet,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+    build_vae,
+)
 from generation.weights.bank import CAPTION, PLAIN_CAPTION, Bank, CropSampler, captions, cut, load_bank
 from generation.weights.diffusion import (
     Text,
@@ -42,7 +48,8 @@ def train_weights(config: WeightsConfig, folder: Path, *, progress: Track = sile
     Every finished part is kept and every training continues from its last checkpoint, so an interrupted call is
     simply repeated. Logs and previews lie in `folder/training/<part>`.
     """
-    Training(config, folder, progress).run()
+    if not (folder / "model_index.json").exists():  # written last
+        Training(config, folder, progress).run()
 
 
 class Training:
@@ -54,6 +61,7 @@ class Training:
         self.progress = progress
         self.cell = 2 ** (len(config.vae.channels) - 1)
         self.cells = config.crop[0] // self.cell, config.crop[1] // self.cell
+        self.shape = config.vae.latent_channels, *self.cells
         self.scheduler = build_scheduler()
         self.device = PartialState().device
 
@@ -67,7 +75,9 @@ class Training:
             text.encoder.save_pretrained(self.folder / "text_encoder")
             self.publish("unet", unet)
         text = self.text()
-        source_unet = self.part("source_unet", UNet2DConditionModel, lambda: self.train_source(text, source, source_latents))
+        source_unet = self.part(
+            "source_unet", UNet2DConditionModel, lambda: self.train_source(text, source, source_latents)
+        )
         if not (self.folder / "controlnet").exists():
             self.publish("controlnet", self.train_controlnet(vae, source_unet, text, source, source_latents))
         StableDiffusionControlNetPipeline(
@@ -140,7 +150,8 @@ class Training:
             posterior = vae.encode(pixels).latent_dist
             noise = torch.Generator().manual_seed(derive_seed("weights", self.config.seed, "vae noise", step))
             decoded = vae.decode(posterior.sample(noise)).sample
-            return reconstruction_loss(decoded, pixels, config.gradient) + config.kl * posterior.kl().mean() / posterior.mean[0].numel()
+            divergence = posterior.kl().mean() / posterior.mean[0].numel()  # per latent value
+            return reconstruction_loss(decoded, pixels, config.gradient) + config.kl * divergence
 
         examples = images[:: max(len(images) // 5, 1)][:5]
 
@@ -175,7 +186,7 @@ class Training:
         def preview(path: Path) -> None:
             scene = "road, sidewalk, building, pole, vegetation, sky, person, car"
             prompts = [CAPTION.format(classes=scene, weather=weather) for weather in WEATHERS for _ in range(2)]
-            images = decode(vae, sample(unet, self.scheduler, text, prompts, (self.config.vae.latent_channels, *self.cells)))
+            images = decode(vae, sample(unet, self.scheduler, text, prompts, self.shape))
             save_sheet(path, [images[0::2], images[1::2]])
 
         networks = nn.ModuleDict({"unet": unet, "text_encoder": encoder})
@@ -183,7 +194,7 @@ class Training:
         return unet, text
 
     def train_source(self, text: Text, bank: Bank, latents: np.ndarray) -> UNet2DConditionModel:
-        """The source U-Net: the prior fine-tuned on the source with an empty prompt (DreamBooth, no prior preservation)."""
+        """The source U-Net: the prior fine-tuned on the source, empty prompt (DreamBooth, no prior preservation)."""
         config = self.config.source
         unet = UNet2DConditionModel.from_pretrained(self.folder / "unet")
         sampler = CropSampler(bank, self.config.crop, self.cell, self.config.rare_share)
@@ -212,16 +223,15 @@ class Training:
         def loss(step: int) -> Tensor:
             places, labels = draw(step)
             embeddings = text.embed(captions(labels, [None] * len(labels)))
-            condition = torch.from_numpy(one_hot(labels)).to(self.device)
-            return self.loss("controlnet", step, source_unet, self.crop(latents, places), embeddings, (controlnet, condition))
+            control = controlnet, torch.from_numpy(one_hot(labels)).to(self.device)
+            return self.loss("controlnet", step, source_unet, self.crop(latents, places), embeddings, control)
 
         def preview(path: Path) -> None:
             prior = UNet2DConditionModel.from_pretrained(self.folder / "unet").to(self.device).eval()
             labels = draw(-1)[1][:3]
             prompts = [prompt for weather in WEATHERS for prompt in captions(labels, [weather] * len(labels))]
             condition = torch.from_numpy(one_hot(labels)).repeat(len(WEATHERS), 1, 1, 1).to(self.device)
-            shape = (self.config.vae.latent_channels, *self.cells)
-            images = decode(vae, sample(prior, self.scheduler, text, prompts, shape, (controlnet, condition)))
+            images = decode(vae, sample(prior, self.scheduler, text, prompts, self.shape, (controlnet, condition)))
             save_sheet(path, [colorize(labels), *np.split(images, len(WEATHERS))])
 
         fit(controlnet, loss, config, self.folder / "training" / "controlnet", preview=preview, progress=self.progress)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
@@ -66,6 +66,7 @@ def test_predictions_are_checked() -> None:
         confusion_matrix(np.full((4, 4), IGNORE, np.uint8), label)
 
 
+@settings(deadline=None, max_examples=50)  # time says more about the machine than about the code
 @given(label_maps, st.integers(1, 4))
 def test_boundary_pixels_are_dilation_minus_erosion_of_every_class(label: np.ndarray, radius: int) -> None:
     square = np.ones((2 * radius + 1, 2 * radius + 1), bool)
@@ -80,6 +81,7 @@ def test_boundary_pixels_are_dilation_minus_erosion_of_every_class(label: np.nda
     assert scores.boundary_pixels == scores.boundary_wrong == expected.sum()
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_counts_add_up_whatever_the_maps(data: st.DataObject) -> None:
     label = data.draw(label_maps)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -31,6 +32,24 @@ def paint(name: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     colors = np.array([c.color for c in CLASSES])[label]
     label[:2] = 255
     return (colors + random.normal(0, 10, colors.shape)).clip(0, 255).astype(np.uint8), label
+
+
+@pytest.fixture
+def generated(tmp_path: Path) -> Path:
+    """A generated data set of eight 40x48 px images, two of them painted from each of the first four scenes."""
+    rows = []
+    for index in range(8):
+        image, label = (Image.fromarray(pixels).resize((48, 40), 0) for pixels in paint("generated", index))
+        rows.append({"image": image, "label": label, "source": str(index // 2), "prompt": "a street"})
+    columns = {"image": datasets.Image(), "label": datasets.Image()}
+    strings = {"source": datasets.Value("string"), "prompt": datasets.Value("string")}
+    folder = tmp_path / "generated"
+    (folder / "data").mkdir(parents=True)
+    rows_of_shards = datasets.Dataset.from_list(rows, features=datasets.Features({**columns, **strings}))
+    for shard in range(2):
+        name = folder / "data" / f"train-{shard:05d}-of-00002.parquet"
+        rows_of_shards.shard(2, shard, contiguous=True).to_parquet(name)
+    return folder
 
 
 @pytest.fixture

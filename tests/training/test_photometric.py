@@ -9,7 +9,9 @@ import torch
 from pipeline.seeding import generator
 from training.photometric import Distortion, distort, draw_distortion
 
-PIXELS = np.array([[200, 30, 60], [10, 220, 90], [40, 40, 250], [128, 128, 128], [0, 0, 0], [255, 255, 255], [90, 200, 200]])
+PIXELS = np.array(
+    [[200, 30, 60], [10, 220, 90], [40, 40, 250], [128, 128, 128], [0, 0, 0], [255, 255, 255], [90, 200, 200]]
+)
 
 
 def _apply(distortion: Distortion) -> np.ndarray:
