@@ -142,23 +142,29 @@ def weights_train(
     config: ConfigArgument,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the weights go (diffusers layout).")],
     overrides: SetOption = [],
+    ship: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the half-precision set with its model card there too.")
+    ] = None,
 ) -> None:
-    """Train a generator's weights (prior, source U-Net, ControlNet) by the config's 'weights' section."""
+    """Train a generator's weights (VAE, prior, source U-Net, ControlNet) by the config's 'weights' section."""
     from pipeline.config.experiment import load_config
 
     settings = load_config(config, overrides)
     if settings.weights is None:
         raise UserError(f"config {config} has no 'weights' section; the preset toy-weights has one")
+    from generation.weights.ship import ship_weights
     from generation.weights.train import train_weights
     from pipeline.progress import bar
 
     train_weights(settings.weights, output, progress=bar)
-    print(output.absolute())
+    if ship is not None:
+        ship_weights(settings.weights, output, ship)
+    print((ship or output).absolute())
 
 
 @weights.command("measure")
 def weights_measure(config: ConfigArgument, overrides: SetOption = []) -> None:
-    """Measure a generator on toy town: an oracle segmenter and a weather classifier read its images and true renders."""
+    """Measure a generator on toy town: an oracle segmenter and a weather classifier read its images."""
     from flows.quality import quality
     from flows.summary import print_quality
 

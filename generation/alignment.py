@@ -1,4 +1,4 @@
-"""How well the edges of an image follow the boundaries of its label map (ours; the paper argues from it, unmeasured)."""
+"""How well the edges of an image follow the boundaries of its label map (ours)."""
 
 import warnings
 from collections.abc import Callable

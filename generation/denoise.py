@@ -11,7 +11,7 @@ from pipeline.config.generation import GenerationConfig
 
 
 def starting_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """Unit normal latents (B, *shape), each from a CPU generator of its own: the same in every batch, on every device."""
+    """Unit normal latents (B, *shape), each from a CPU generator of its own: the same in every batch, on any device."""
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(rows)
 

@@ -19,8 +19,8 @@ def weights_folder(weights: str) -> Path:
     if not (folder / "model_index.json").is_file():
         known = ", ".join(sorted(p.name for p in PRETRAINED.glob("*/") if p.is_dir())) or "none"
         raise UserError(
-            f"generation.weights is '{weights}', which is neither a set that ships with flexseg ({known}) nor a folder with a "
-            "model_index.json: name one of them, or train one with 'flexseg weights train'"
+            f"generation.weights is '{weights}', which is neither a set that ships with flexseg ({known}) nor a folder "
+            "with a model_index.json: name one of them, or train one with 'flexseg weights train'"
         )
     missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
     if missing:

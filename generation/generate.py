@@ -78,7 +78,7 @@ class Painter:
         cell = generator.cell * 2 ** (len(generator.unet.config.block_out_channels) - 1)
         if any(side % cell for side in config.size):
             raise UserError(
-                f"generation.size is {list(config.size)} px, these weights need multiples of {cell} px: round both sides"
+                f"generation.size is {list(config.size)} px, wanted multiples of {cell} px: round both sides"
             )
         self._config = config
         self._generator = generator
@@ -148,11 +148,12 @@ def write_card(config: GenerationConfig, requests: Sequence[GenerationRequest], 
         "---",
         "# Stylized street scenes",
         "",
-        f"{len(requests)} images of {config.size[1]}x{config.size[0]} px, painted by the ControlNet generator `{config.weights}` onto",
-        "label maps (Cityscapes train ids, 255 = ignore), made by flexseg. The images follow their labels inside objects;",
+        f"{len(requests)} images of {config.size[1]}x{config.size[0]} px that flexseg painted onto label maps",
+        "(Cityscapes train ids, 255 = ignore) with a ControlNet generator. The images follow their labels inside objects;",
         "at object boundaries they deviate, which is what FLEX-Seg training is about.",
         "",
-        f"Sampling: {config.steps} steps, guidance {config.guidance}, control scale {config.control_scale}, seed {config.seed}.",
+        f"Sampling: {config.steps} steps, guidance {config.guidance}, control scale {config.control_scale},",
+        f"seed {config.seed}.",
         "",
         "| condition | images |",
         "|---|---|",

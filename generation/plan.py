@@ -30,7 +30,7 @@ def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track =
     )
     if not pixels.any():
         raise UserError(
-            f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: check the 'ids' of data.source"
+            f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: mend 'ids' of data.source"
         )
     names = [(condition, k) for condition, count in config.counts.items() for k in range(count)]
     if not names:

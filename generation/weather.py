@@ -1,4 +1,4 @@
-"""A small classifier that reads the weather off an image: how the obedience of a generator to its prompts is measured."""
+"""A small classifier that reads the weather off an image: it measures how well a generator obeys its prompts."""
 
 from collections.abc import Callable, Sequence
 

@@ -59,7 +59,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes durably: whoever finds `path` after a crash finds all of it."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, sort_keys=True, ensure_ascii=False)
+        json.dump(content, file, indent=1, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -141,8 +141,14 @@ class ArtifactStore:
         if not (partial / MANIFEST).exists():  # it does if the last build was killed just before the rename
             started, seconds = _timed(build, partial)
             content = {
-                **{"stage": stage.name, "version": stage.version, "key": key, "config": config, "inputs": dict(inputs)},
-                **{"seconds": seconds, "started": started, "finished": _now()},
+                "stage": stage.name,
+                "version": stage.version,
+                "key": key,
+                "config": config,
+                "inputs": dict(inputs),
+                "seconds": seconds,
+                "started": started,
+                "finished": _now(),
                 **provenance(),
                 "files": file_table(partial),
             }

@@ -29,7 +29,8 @@ def write_tiny_generator(folder: Path) -> Path:
         unet = build_unet(prior_config, vae_config.latent_channels, (8, 16))
         controlnet = build_controlnet(unet, len(vae_config.channels))
         embedding = controlnet.controlnet_cond_embedding.conv_out
-        for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block, embedding):  # zero: no effect yet
+        # they start at zero, which would hide the condition
+        for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block, embedding):
             torch.nn.init.normal_(layer.weight, std=0.1)
         StableDiffusionControlNetPipeline(
             vae=build_vae(vae_config),

@@ -107,6 +107,11 @@ def _rare_classes(
         pixels = class_pixels(scenes, progress)
         memory.parent.mkdir(parents=True, exist_ok=True)
         np.save(memory, pixels)
+    if pixels.max() <= config.rare_class_pixels:
+        raise UserError(
+            f"no source image has more than training.rare_class_pixels {config.rare_class_pixels} px of any class:"
+            " lower it, or set training.rare_classes to false"
+        )
     return RareClassSampler(pixels, temperature=config.rare_class_temperature, minimum=config.rare_class_pixels)
 
 

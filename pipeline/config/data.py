@@ -32,7 +32,7 @@ class Dataset(Section):
         if self.layout == "globs" and (self.labels is None or self.ids is None):
             raise ValueError("layout 'globs' needs 'labels' (a glob pattern) and 'ids' (train, cityscapes or a table)")
         if self.layout != "globs" and (self.images or self.labels or self.ids):
-            raise ValueError(f"layout '{self.layout}' knows its own files: 'images', 'labels' and 'ids' are for layout 'globs'")
+            raise ValueError(f"layout '{self.layout}' knows its own files: leave out 'images', 'labels' and 'ids'")
         return self
 
 

@@ -17,12 +17,19 @@ class GenerationConfig(Section):
     the maps have. Values tagged "ours" are not published.
     """
 
-    weights: str = "toy-town"
+    weights: str
     """A set that ships with flexseg (`toy-town`), or a local folder in the diffusers layout."""
-    counts: dict[Condition, Annotated[int, Field(ge=0)]] = {"sunny": 48, "snowy": 48, "rainy": 48, "foggy": 48, "night": 48}
+    counts: dict[Condition, Annotated[int, Field(ge=0)]] = {
+        "plain": 3000,
+        "snowy": 1000,
+        "rainy": 1000,
+        "foggy": 1000,
+        "night": 1000,
+    }
+    """Images of each condition: DGInStyle's 3,000 plain, 3,000 adverse (split evenly: ours) and 1,000 night."""
     prompt: str = "A city street scene with {classes}, in {weather} weather."
     plain_prompt: str = "A city street scene with {classes}."
-    size: tuple[int, int] = (64, 128)
+    size: tuple[int, int] = (512, 512)
     """Height and width of a generated image in px; a multiple of the VAE's factor times the U-Net's."""
     label_height: Annotated[int, Field(gt=0)] | None = None
     rare_class_temperature: Annotated[float, Field(gt=0)] = 0.01

@@ -105,7 +105,7 @@ def test_single_commands_share_the_store_with_the_flow(tmp_path: Path, config: P
     by_key, by_folder = (flexseg("evaluate", str(config), "--model", name) for name in (key, str(model)))
     for result in (by_key, by_folder):
         assert result.exit_code == 0, result.output
-        assert "1 x 128x64 px" in result.stdout and "night" in result.stdout
+        assert "128\u00d764 px" in result.stdout and "night" in result.stdout
     assert "made, took" in flexseg("plan", str(config)).stdout
 
 

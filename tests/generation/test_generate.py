@@ -13,8 +13,8 @@ from PIL import Image
 
 from generation.crops import one_hot
 from generation.denoise import denoise, starting_noise
-from generation.generate import generate
 from generation.folders import weights_fingerprint, weights_folder
+from generation.generate import generate
 from generation.models import load_generator
 from generation.plan import plan
 from pipeline.config.generation import GenerationConfig
@@ -34,7 +34,8 @@ def config(weights: Path, **changes: object) -> GenerationConfig:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:

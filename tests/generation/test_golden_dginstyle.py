@@ -29,7 +29,7 @@ def test_golden_single_view(golden: Path) -> None:
     )
     label = np.asarray(Image.open(folder / "crop_labelTrainIds.png"))
     text = torch.stack([reference["negative_prompt_embeds"], reference["prompt_embeds"]])
-    config = GenerationConfig(steps=facts["num_inference_steps"], guidance=facts["guidance_scale"])
+    config = GenerationConfig(weights="golden", steps=facts["num_inference_steps"], guidance=facts["guidance_scale"])
     latents = denoise(generator, reference["latents_64"], torch.from_numpy(one_hot(label[None])), text, config)
     expected = reference["out_single_view"]
     assert (latents - expected).abs().max() <= 1e-4 * expected.abs().max()
