@@ -89,7 +89,7 @@ class Run:
     def generation(self) -> GenerationConfig:
         """The generation section. UserError if the config has none."""
         if self.config.generation is None:
-            raise UserError("the config has no 'generation' section: add one (generation: {weights: toy-town} at least)")
+            raise UserError("the config has no 'generation' section: add one, at least generation: {weights: toy-town}")
         return self.config.generation
 
     @cached_property

@@ -1,6 +1,7 @@
 """From a plan to a data set of images: shard by shard, each a parquet file that is either finished or not there."""
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -50,11 +51,13 @@ def generate(
     machine: Machine,
     progress: Track = silent,
 ) -> None:
-    """Write the data set of `requests` into `folder`: `data/train-*.parquet` and a dataset card.
+    """Write the data set of `requests` into `folder`: `plan.jsonl` first, `data/train-*.parquet`, a dataset card.
 
     Shards that are already there are kept, so an interrupted call continues where it stopped. The images depend on
     the config and the requests alone, not on what was there before.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.jsonl").write_text("".join(json.dumps(asdict(request)) + "\n" for request in requests))
     shards = [requests[start : start + config.shard_size] for start in range(0, len(requests), config.shard_size)]
     paths = [folder / "data" / f"train-{k:05d}-of-{len(shards):05d}.parquet" for k in range(len(shards))]
     todo = [(path, shard) for path, shard in zip(paths, shards, strict=True) if not path.exists()]
@@ -149,7 +152,7 @@ def write_card(config: GenerationConfig, requests: Sequence[GenerationRequest], 
         "# Stylized street scenes",
         "",
         f"{len(requests)} images of {config.size[1]}x{config.size[0]} px that flexseg painted onto label maps",
-        "(Cityscapes train ids, 255 = ignore) with a ControlNet generator. The images follow their labels inside objects;",
+        "(Cityscapes train ids, 255 = ignore) with a ControlNet generator. Inside objects they follow the labels;",
         "at object boundaries they deviate, which is what FLEX-Seg training is about.",
         "",
         f"Sampling: {config.steps} steps, guidance {config.guidance}, control scale {config.control_scale},",

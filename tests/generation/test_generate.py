@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,8 @@ def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene]
     generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
     rows = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == 5
+    planned = [json.loads(line) for line in (tmp_path / "set/plan.jsonl").read_text().splitlines()]
+    assert planned == [asdict(request) for request in requests]
     for row, request in zip(rows, requests, strict=True):
         assert (row["image"].size, row["image"].mode) == ((64, 32), "RGB")
         box = request.box

@@ -1,11 +1,12 @@
 """What the golden numbers do not show: gradients, empty batches, even draws, several ranks."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.nn.functional import normalize
 
 from training.losses import prototype_loss, uncertainty_weights
@@ -84,7 +85,13 @@ def _update_on_rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_hold_the_bank_of_one_process(tmp_path: Path) -> None:
-    multiprocessing.start_processes(_update_on_rank, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=_update_on_rank, args=(rank, str(tmp_path))) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=120)
+    assert [process.exitcode for process in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     alone = PrototypeBank(8).double()
     for seed in (0, 1):
