@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value, disable_progress_bars
 from PIL import Image as PILImage
 
 from generation.alignment import alignment
@@ -131,6 +131,7 @@ def write_shard(samples: Iterable[dict[str, Any]], path: Path) -> None:
     """Write one parquet file; it appears under its name only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
+    disable_progress_bars()  # of the moment that writing takes
     Dataset.from_list(list(samples), features=FEATURES).to_parquet(partial)
     partial.rename(path)
 

@@ -65,7 +65,7 @@ def load_generator(weights: str, device: torch.device) -> Generator:
     transformers_logging.disable_progress_bar()
     try:
         pipeline = StableDiffusionControlNetPipeline.from_pretrained(
-            folder, local_files_only=True, safety_checker=None, requires_safety_checker=False
+            folder, dtype=torch.float32, local_files_only=True, safety_checker=None, requires_safety_checker=False
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -74,5 +74,5 @@ def load_generator(weights: str, device: torch.device) -> Generator:
         ) from error
     networks = {name: getattr(pipeline, name) for name in COMPONENTS}
     for name in ("vae", "text_encoder", "unet", "controlnet"):
-        networks[name].to(device, torch.float32).eval().requires_grad_(False)
+        networks[name].to(device).eval().requires_grad_(False)
     return Generator(**networks)
