@@ -114,6 +114,7 @@ def train(
 
     run = _load(config, overrides)
     uses_images = "generated" in stages.segmenter_recipe(run, method, seed).inputs
+    stages.check_images(run.source)
     stages.class_statistics(run, run.source)
     images = stages.generated(run) if uses_images else None
     print(stages.segmenter(run, method, seed, images).folder / "segmenter")

@@ -38,14 +38,14 @@ def check(run: Run) -> None:
         device_of(config.machine)
     if config.data.toytown is None:
         for domain in (run.source, *run.targets):
-            if domain.scenes[0].image is None:
-                raise UserError(f"{domain.name}: training and evaluation need images: set 'images' of this data set")
-            check_sizes(domain)
+            check_images(domain)
 
 
-def check_sizes(domain: Domain) -> None:
-    """Each image of the domain has its label's size, where there are images. Raises UserError."""
+def check_images(domain: Domain) -> None:
+    """Each scene of the domain has an image, of its label's size. Raises UserError."""
     for scene in domain.scenes:
+        if scene.image is None:
+            raise UserError(f"{domain.name}: training and evaluation need images: set 'images' of this data set")
         check_pair(scene)
 
 

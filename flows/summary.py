@@ -93,7 +93,8 @@ def print_data(run: Run) -> None:
         table.add_column(heading, justify="right" if heading in ("scenes", "labeled px") else "left")
     domains = [run.source] if data.toytown or data.source else []
     for domain in domains + (list(run.targets) if data.toytown or data.targets else []):
-        stages.check_sizes(domain)
+        if domain.scenes[0].image is not None:
+            stages.check_images(domain)
         pixels = np.load(stages.class_statistics(run, domain).folder / "class_pixels.npy").sum(0)
         missing = [name for name, count in zip(CLASS_NAMES, pixels, strict=True) if count == 0]
         table.add_row(domain.name, str(len(domain.scenes)), f"{pixels.sum():,}", ", ".join(missing) or "none")

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, trainers
@@ -100,7 +101,7 @@ def build_tokenizer(folder: Path, texts: list[str]) -> CLIPTokenizer:
     learned = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trainer = trainers.BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
     learned.train_from_iterator(words, trainer)
-    merges = [tuple(merge) for merge in json.loads(learned.to_str())["model"]["merges"]]
+    merges: Any = [tuple(merge) for merge in json.loads(learned.to_str())["model"]["merges"]]
     tokens = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(merge) for merge in merges]
     tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)

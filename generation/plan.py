@@ -51,7 +51,7 @@ def _request(
     eligible = pixels > config.rare_class_pixels
     if not eligible.any():  # maps with less than that of every class: any occurrence counts
         eligible = pixels > 0
-    probabilities = class_probabilities(pixels.sum(0), config.rare_class_temperature, eligible.any(0))
+    probabilities = class_probabilities(pixels.sum(0), config.rare_class_temperature, np.any(eligible, axis=0))
     class_id = int(rng.choice(NUM_CLASSES, p=probabilities))
     scene = scenes[int(rng.choice(np.flatnonzero(eligible[:, class_id])))]
     label = reader.read(scene.id)

@@ -190,7 +190,7 @@ def _timed(build: Callable[[Path], None], partial: Path) -> tuple[str, float]:
     An attempt that was killed could not write down how long it took: it counts up to the last file that it wrote.
     """
     path = partial / ATTEMPTS
-    attempts = (
+    attempts: dict[str, Any] = (
         json.loads(path.read_text()) if path.exists() else {"started": _now(), "seconds": 0.0, "running_since": None}
     )
     if attempts["running_since"] is not None:

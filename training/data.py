@@ -25,11 +25,14 @@ CROP_TRIES = 10
 
 
 class Draw(NamedTuple):
-    """Which image becomes which sample. `pool` 0 is the source, 1 the generated data; `wanted_class` is the train id
-    that the crop should show, -1 for none; `position` is the sample's place in the global batch."""
+    """Which image becomes which sample.
+
+    `pool` 0 is the source, 1 the generated data; `image` is an index into it; `wanted_class` is the train id that the
+    crop should show, -1 for none; `position` is the sample's place in the global batch.
+    """
 
     pool: int
-    index: int
+    image: int
     wanted_class: int
     iteration: int
     position: int
@@ -113,7 +116,7 @@ class TrainingSet(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         random = generator(self.seed, "sample", draw.iteration, draw.position)
-        image, label = self.readers[draw.pool](draw.index)
+        image, label = self.readers[draw.pool](draw.image)
         top, left = self._corner(label, draw.wanted_class, random)
         height, width = self.config.crop
         window = np.s_[top : top + height, left : left + width]

@@ -44,7 +44,7 @@ class Drawer:
     def learn(self, draws: Sequence[Draw], losses: Sequence[float]) -> None:
         """Takes up the mean loss that each drawn image had."""
         for draw, loss in zip(draws, losses, strict=True):
-            self.hardness[draw.pool].update(draw.index, loss)
+            self.hardness[draw.pool].update(draw.image, loss)
 
     def _draw(self, random: np.random.Generator, chances: list[np.ndarray], iteration: int, position: int) -> Draw:
         pool = int(len(self.hardness) > 1 and random.random() < self.config.generated_share)

@@ -65,7 +65,7 @@ class CropSampler:
         self._cell = cell
         self._rare_share = rare_share
         self._pixels = bank.pixels()
-        self._classes = class_probabilities(self._pixels.sum(0), RARE_CLASS_TEMPERATURE, self._pixels.any(0))
+        self._classes = class_probabilities(self._pixels.sum(0), RARE_CLASS_TEMPERATURE, np.any(self._pixels, axis=0))
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """(count, 3) render index, top and left; top and left in latent cells."""

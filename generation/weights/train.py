@@ -178,8 +178,9 @@ class Training:
             rng = self.rng("prior", step)
             places = sampler.draw(config.batch_size, rng)
             kinds = rng.random(config.batch_size)
-            named = np.where(kinds < config.empty_share + config.plain_share, None, bank.weathers[places[:, 0]])
-            prompts = captions(cut(bank.labels, places, self.config.crop, self.cell), list(named))
+            plain = kinds < config.empty_share + config.plain_share
+            named = [None if p else str(w) for p, w in zip(plain, bank.weathers[places[:, 0]], strict=True)]
+            prompts = captions(cut(bank.labels, places, self.config.crop, self.cell), named)
             prompts = ["" if kind < config.empty_share else prompt for kind, prompt in zip(kinds, prompts, strict=True)]
             return self.loss("prior", step, unet, self.crop(latents, places), text.embed(prompts))
 

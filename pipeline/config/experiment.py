@@ -114,7 +114,7 @@ def _parse_override(override: str) -> dict[str, Any]:
 def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
     """The first problem in one line: dotted path, what came, what was wanted."""
     problems = error.errors(include_url=False)
-    first = problems[0]
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")  # a typo explains what is missing
     path = _path(first["loc"], content, missing=first["type"] == "missing")
     dotted = ".".join(str(part) for part in path)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -25,7 +25,7 @@ def dataset(tmp_path: Path) -> Path:
     root = tmp_path / "gta"
     for k in range(2):
         save(root / "images" / f"{k}.png", np.random.default_rng(k).integers(0, 255, (64, 128, 3)).astype(np.uint8))
-        save(root / "labels" / f"{k}.png", np.repeat(np.uint8([23, 7]), 32)[:, None].repeat(128, 1))
+        save(root / "labels" / f"{k}.png", np.repeat(np.array([23, 7], np.uint8), 32)[:, None].repeat(128, 1))
     return root
 
 
@@ -33,7 +33,11 @@ def dataset(tmp_path: Path) -> Path:
 def config(tmp_path: Path, dataset: Path, write_config: Callable[..., Path], stand_in_weights: Path) -> Path:
     """The miniature on that data, with one artifact of an earlier stage in its store."""
     store = ArtifactStore(tmp_path / "store")
-    store.get_or_build(Stage("earlier", 1), {}, {}, lambda folder: (folder / "made.txt").write_text("before") and None)
+
+    def build(folder: Path) -> None:
+        (folder / "made.txt").write_text("before")
+
+    store.get_or_build(Stage("earlier", 1), {}, {}, build)
     source = {"name": "gta", "root": str(dataset), "layout": "gta"}
     return write_config(stand_in_weights, data={"source": source, "targets": [{**source, "name": "target"}]})
 

@@ -43,6 +43,7 @@ def manifests(store: Path) -> dict[Path, str]:
     return {path: file_sha256(path) for path in store.glob("*/*/manifest.json")}
 
 
+@pytest.mark.timeout(900)  # busy machines take minutes to import torch, diffusers and prefect
 @pytest.mark.usefixtures("prefect_home")
 def test_masks_to_report_and_again_from_the_cache(tmp_path: Path, config: Path) -> None:
     first = flexseg("run", str(config))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ def test_golden_single_view(golden: Path) -> None:
     folder = golden / "dginstyle"
     facts = json.loads((folder / "reference.json").read_text())
     reference = load_file(folder / "reference.safetensors")
+    unused: Any = None  # the prompts come embedded
     generator = Generator(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
-        text_encoder=None,
-        tokenizer=None,
+        text_encoder=unused,
+        tokenizer=unused,
         unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
         controlnet=ControlNetModel.from_pretrained(folder / "controlnet"),
         scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),

@@ -46,7 +46,7 @@ def test_crops_hold_half_of_the_wanted_pixels(scenes: list[Scene]) -> None:
     requests = [r for r in plan(config(), scenes) if r.class_id == 16]
     for r in requests:
         crop = label[r.box.top : r.box.top + 32, r.box.left : r.box.left + 64]
-        covered += np.count_nonzero(crop == 16) > 50
+        covered += int(np.count_nonzero(crop == 16) > 50)
     # of one uniform try, over all corners of the crop; ten tries raise it to 1 - (1 - p)^10
     heights, widths = np.clip(np.arange(33) - 12, 0, 20), np.clip(np.arange(65) - 44, 0, 20)  # of the train inside
     single = np.mean(np.outer(heights, widths) > 50)

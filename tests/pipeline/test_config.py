@@ -27,7 +27,7 @@ def test_three_seeds_differ_from_the_demo_in_nothing_else() -> None:
 
 
 def test_file_over_base_over_defaults_and_set_over_all(tmp_path: Path) -> None:
-    low = file(tmp_path, "training: {iterations: 7, batch_size: 3}\ngeneration: {seed: 5}", "low.yaml")
+    low = file(tmp_path, "training: {iterations: 7, batch_size: 3}\ngeneration: {weights: w, seed: 5}", "low.yaml")
     top = file(tmp_path, f"base: {low}\ntraining: {{iterations: 8}}")
     config = load_config(top, ["generation.steps=4", "training.seeds=[4, 5]"])
     assert config.name == "mine"
@@ -51,11 +51,12 @@ def test_a_base_of_itself_is_an_error(tmp_path: Path) -> None:
     ("text", "parts"),
     [
         ("training: {iteration: 7}", ["unknown key 'training.iteration'", "did you mean 'iterations'"]),
+        ("generation: {wights: w}", ["unknown key 'generation.wights'", "did you mean 'weights'"]),
         ("trainig: {}", ["unknown key 'trainig'", "'training'"]),
         ("training: {zzzz: 7}", ["unknown key 'training.zzzz'", "known keys: methods, seeds"]),
         ("training: {iterations: many}", ["'training.iterations' is 'many'", "integer"]),
-        ("generation: {steps: 0}", ["'generation.steps' is 0", "greater than 0"]),
-        ("generation: {counts: {fogy: 3}}", ["'generation.counts.fogy'", "'foggy'"]),
+        ("generation: {weights: w, steps: 0}", ["'generation.steps' is 0", "greater than 0"]),
+        ("generation: {weights: w, counts: {fogy: 3}}", ["'generation.counts.fogy'", "'foggy'"]),
         ("data: {source: {name: a, layout: gta}}", ["'data.source.root'", "required"]),
         ("data: {source: {name: a, root: ., layout: kitti}}", ["'data.source.layout' is 'kitti'", "'cityscapes'"]),
         ("data: {targets: [{name: a, root: ., layout: gta, splt: x}]}", ["'data.targets.0.splt'", "'split'"]),

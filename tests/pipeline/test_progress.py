@@ -1,6 +1,7 @@
 """Progress bars hand every item through and count what was finished before."""
 
 import io
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from pipeline.progress import bar, silent
 def test_items_pass_unchanged_and_lazily(track: progress.Track) -> None:
     drawn = []
 
-    def items():
+    def items() -> Iterator[int]:
         for k in range(5):
             drawn.append(k)
             yield k

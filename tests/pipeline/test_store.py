@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ JSON_CONFIG = st.dictionaries(
 )
 
 
-def write(text: str):
+def write(text: str) -> Callable[[Path], None]:
     def build(folder: Path) -> None:
         (folder / "sub").mkdir(exist_ok=True)
         (folder / "sub" / "file.txt").write_text(text)
@@ -87,11 +88,12 @@ def test_damage_is_one_line_with_the_file_and_the_way_out(tmp_path: Path, damage
         path.unlink()
     else:
         path.write_text("hullo" if damage == "change" else "h")
-    for use in (
+    uses: tuple[Callable[[ArtifactStore], object], ...] = (
         lambda s: s.find(STAGE, {}, {}),
         lambda s: s.get_or_build(STAGE, {}, {}, never),
         lambda s: s.open(artifact.key),
-    ):
+    )
+    for use in uses:
         with pytest.raises(UserError) as error:
             use(ArtifactStore(tmp_path))  # a new process: nothing is verified yet
         text = str(error.value)

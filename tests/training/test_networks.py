@@ -43,8 +43,8 @@ def test_weights_depend_on_the_seed_alone(tiny_config: TrainingConfig) -> None:
 
 
 def test_a_local_encoder_is_taken_over(tmp_path: Path) -> None:
-    sizes = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}
-    encoder = SegformerModel(SegformerConfig(**sizes))
+    config = SegformerConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2])
+    encoder = SegformerModel(config)
     encoder.save_pretrained(tmp_path / "mit")
     segmenter = Segmenter.create(NetworkConfig(pretrained=str(tmp_path / "mit"), channels=8), 0)
     for name, weight in encoder.state_dict().items():
@@ -84,7 +84,7 @@ STAGE_NAMES = {"attn.proj": "attention.o_proj", "attn.sr": "attention.sequence_r
 
 def _encoder_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """mmsegmentation's names of a MiT -> transformers'."""
-    renamed = {}
+    renamed: dict[str, torch.Tensor] = {}
     for name, weight in state.items():
         _, part, *rest = name.split(".")
         stage, tail = f"encoder.stages.{int(part[-1]) - 1}", ".".join(rest)

@@ -57,14 +57,14 @@ def test_hard_draws_follow_the_softmax_within_each_pool_and_keep_the_mix() -> No
     draws = [draw for batch in drawer.block(0, 80) for draw in batch]
     generated = np.array([draw.pool for draw in draws])
     assert generated.mean() == pytest.approx(0.25, abs=4 * np.sqrt(0.19 / len(draws)))
-    source = np.bincount([draw.index for draw in draws if draw.pool == 0], minlength=4) / (generated == 0).sum()
+    source = np.bincount([draw.image for draw in draws if draw.pool == 0], minlength=4) / (generated == 0).sum()
     np.testing.assert_allclose(source, drawer.hardness[0].probabilities(), atol=4 * np.sqrt(0.25 / 3000))
 
 
 def test_hardness_acts_late_under_the_sigmoid() -> None:
     drawer = _drawer(Method(has=True), "sigmoid", share=0.0)
     drawer.hardness[0].restore({"hardness": np.array([0.0, 0.0, 0.0, 20.0]), "counts": np.ones(4, np.int64)})
-    early, late = ([draw.index for batch in drawer.block(start, 20) for draw in batch] for start in (0, 80))
+    early, late = ([draw.image for batch in drawer.block(start, 20) for draw in batch] for start in (0, 80))
     assert 0.2 < np.mean(np.array(early) == 3) < 0.45  # a quarter, and what the threshold's 8 to 18% add
     assert np.mean(np.array(late) == 3) > 0.8
 
