@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pyarrow.parquet import read_table
 
 from evaluation.metrics import Scores, class_iou, mean_iou
 from flows import stages
@@ -111,12 +112,7 @@ def write_oracle_world(town: ToyTown, folder: Path, *, progress: Track = silent)
 
 def twins(dataset: Path, town: ToyTown) -> Iterator[Twin]:
     """Every image of a data set that was generated on toy town's source, with its true twin."""
-    from datasets import Image as ImageFeature
-    from datasets import load_dataset
-
-    rows = load_dataset("parquet", data_files=str(dataset / "data" / "*.parquet"), split="train")
-    rows = rows.cast_column("image", ImageFeature(decode=False)).cast_column("label", ImageFeature(decode=False))
-    for row in rows:
+    for row in (row for path in sorted((dataset / "data").glob("*.parquet")) for row in read_table(path).to_pylist()):
         image, label = (np.asarray(Image.open(io.BytesIO(row[name]["bytes"]))) for name in ("image", "label"))
         box = row["box"]
         true = render_restyled(town.seed, int(row["source"]), town.size, row["condition"])

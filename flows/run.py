@@ -80,6 +80,11 @@ class Run:
             )
         return tuple(self._domain(dataset) for dataset in datasets)
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether the config names data to evaluate on."""
+        return bool(self._datasets[1])
+
     @cached_property
     def weights_key(self) -> str:
         """Fingerprint of the generator's weights. UserError if they are not there."""

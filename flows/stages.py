@@ -211,9 +211,14 @@ def find_model(run: Run, name: str) -> tuple[str, Path]:
 
 
 def recipes(run: Run) -> Iterator[tuple[str, Recipe]]:
-    """(what it is, recipe) of everything that the experiment makes from its data, in order."""
+    """(what it is, recipe) of everything that the experiment makes from its data, in order.
+
+    Label maps without photographs can be painted but not trained on; without targets nothing is evaluated.
+    """
     if run.config.generation is not None:
         yield "generated images", generated_recipe(run)
+    if run.source.scenes[0].image is None or not run.has_targets:
+        return
     for seed in run.config.training.seeds:
         for method in run.config.training.methods:
             recipe = segmenter_recipe(run, method, seed)

@@ -62,4 +62,4 @@ def read_weather(network: nn.Module, images: Sequence[np.ndarray]) -> np.ndarray
 
 def to_input(images: np.ndarray) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) float in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -90,6 +90,7 @@ class GeneratedPool:
         shards = sorted(str(path) for path in (folder / "data").glob("*.parquet"))
         if not shards:
             raise UserError(f"{folder} holds no data/*.parquet: give the folder of a generated data set")
+        datasets.disable_progress_bars()  # of the moment that opening takes
         rows = datasets.load_dataset("parquet", data_files=shards, split="train", cache_dir=str(cache))
         kept = [index for index, source in enumerate(rows["source"]) if source not in excluded]
         self.rows = rows.select(kept).select_columns(["image", "label"])

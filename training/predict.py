@@ -1,5 +1,6 @@
 """A trained segmenter as a plain function from picture to label map."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def predictor(folder: Path, scale: float, device: str) -> Callable[[np.ndarray],
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no trained segmenter (config.json, model.safetensors): train one first")
-    segmenter = Segmenter.from_pretrained(folder).to(device).eval()
+    with contextlib.redirect_stdout(None):  # huggingface_hub prints where it loads from
+        segmenter = Segmenter.from_pretrained(folder).to(device).eval()
     return lambda image: predict_labels(segmenter, image, scale)
 
 
