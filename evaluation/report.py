@@ -15,6 +15,7 @@ from evaluation.summary import Numbers, ReportContent, best_method, summarize
 from pipeline.labels import CLASSES
 from pipeline.manifest import write_json
 from pipeline.pictures import file_uri
+from pipeline.progress import duration
 
 WEATHER_ORDER = ("plain", "sunny", "rainy", "snowy", "foggy", "night")
 
@@ -53,7 +54,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, signed=signed, duration=_duration, heat=_heat, several=_several)
+    environment.filters.update(percent=_percent, signed=signed, duration=duration, heat=_heat, several=_several)
     return environment
 
 
@@ -99,14 +100,6 @@ def _percent(share: float | None, digits: int = 1) -> str:
 def _several(count: int, noun: str) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _heat(share: float | None) -> str:

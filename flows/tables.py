@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.labels import CLASS_NAMES
+from pipeline.progress import duration
 from pipeline.records import GenerationRequest
 from pipeline.store import Artifact, Event
 
@@ -100,14 +101,6 @@ def methods_table(report: Mapping[str, Any]) -> Table:
             method["name"], *(_percent(stat["mean"]) + spread for stat, spread in zip(stats, spreads, strict=True))
         )
     return table
-
-
-def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 05 s`, `2 h 07 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _percent(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Crops of label maps: reading, shrinking, rare-class sampling of class, scene and crop (DAFormer sec. 3.3)."""
+"""Crops of label maps: reading, shrinking, cutting; crops that show a class."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -50,17 +50,6 @@ def shrink(label: np.ndarray, height: int | None) -> np.ndarray:
         return label
     width = round(label.shape[1] * height / label.shape[0])
     return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
-
-
-def class_probabilities(pixels: np.ndarray, temperature: float, available: np.ndarray) -> np.ndarray:
-    """P(c) = softmax((1 - f_c) / T) over the classes that are `available` (C,) bool (DAFormer eq. 9).
-
-    `pixels` (C,) counts the data set's pixels of each class; f_c is their share.
-    """
-    frequency = pixels / max(pixels.sum(), 1)
-    logits = np.where(available, (1 - frequency) / temperature, -np.inf)
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
 
 
 def draw_crop(label: np.ndarray, size: tuple[int, int], class_id: int, wanted: float, rng: np.random.Generator) -> Box:

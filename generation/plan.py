@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from generation.crops import LabelReader, class_probabilities, draw_crop
+from generation.crops import LabelReader, draw_crop
 from pipeline.config.generation import GenerationConfig
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
 from pipeline.progress import Track, silent
+from pipeline.rare_classes import rare_class_probabilities
 from pipeline.records import GenerationRequest
 from pipeline.seeding import generator
 
@@ -51,7 +52,7 @@ def _request(
     eligible = pixels > config.rare_class_pixels
     if not eligible.any():  # maps with less than that of every class: any occurrence counts
         eligible = pixels > 0
-    probabilities = class_probabilities(pixels.sum(0), config.rare_class_temperature, np.any(eligible, axis=0))
+    probabilities = rare_class_probabilities(pixels.sum(0), config.rare_class_temperature, np.any(eligible, axis=0))
     class_id = int(rng.choice(NUM_CLASSES, p=probabilities))
     scene = scenes[int(rng.choice(np.flatnonzero(eligible[:, class_id])))]
     label = reader.read(scene.id)

@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.rare_classes import rare_class_probabilities
+
 Schedule = Literal["sigmoid", "linear", "none"]
 
 
@@ -52,15 +54,6 @@ class HardnessSampler:
         self.hardness, self.counts = np.array(state["hardness"]), np.array(state["counts"])
 
 
-def rare_class_probabilities(pixels: np.ndarray, temperature: float = 0.01) -> np.ndarray:
-    """P(c) = softmax((1 - f_c) / T), (C,) float64, for pixels (C,) per class (DAFormer equation 9).
-
-    Classes without a single pixel are never drawn.
-    """
-    frequency = pixels / pixels.sum()
-    return _softmax(np.where(pixels > 0, (1 - frequency) / temperature, -np.inf))
-
-
 class RareClassSampler:
     """Draws a class, then an image that holds it. pixels: (N,C) pixels per image and class.
 
@@ -70,10 +63,9 @@ class RareClassSampler:
     def __init__(self, pixels: np.ndarray, *, temperature: float = 0.01, minimum: int = 3000) -> None:
         self.images = [np.flatnonzero(pixels[:, c] > minimum) for c in range(pixels.shape[1])]
         held = np.array([len(images) > 0 for images in self.images])
-        chances = rare_class_probabilities(pixels.sum(axis=0), temperature) * held
         if not held.any():
             raise ValueError(f"no image has more than {minimum} px of any class: lower the minimum")
-        self.chances = chances / chances.sum()
+        self.chances = rare_class_probabilities(pixels.sum(axis=0), temperature, held)
 
     def draw(self, random: np.random.Generator) -> tuple[int, int]:
         """(image index, class)."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from generation.crops import class_probabilities
 from pipeline.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
 from pipeline.progress import Track, silent
+from pipeline.rare_classes import rare_class_probabilities
 from pipeline.toytown import Rendering, render_prior, render_source
 
 WORLDS = {"prior": render_prior, "source": render_source}
@@ -65,7 +65,7 @@ class CropSampler:
         self._cell = cell
         self._rare_share = rare_share
         self._pixels = bank.pixels()
-        self._classes = class_probabilities(self._pixels.sum(0), RARE_CLASS_TEMPERATURE, np.any(self._pixels, axis=0))
+        self._classes = rare_class_probabilities(self._pixels.sum(0), RARE_CLASS_TEMPERATURE)
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """(count, 3) render index, top and left; top and left in latent cells."""

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generation.crops import class_probabilities, draw_crop, one_hot, shrink
+from generation.crops import draw_crop, one_hot, shrink
 from generation.plan import plan
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
 from pipeline.datasets import Scene, find_scenes
 from pipeline.errors import UserError
 from pipeline.labels import CLASS_NAMES
+from pipeline.rare_classes import rare_class_probabilities
 
 
 def config(**changes: object) -> GenerationConfig:
@@ -68,7 +69,7 @@ def test_plain_prompt_has_no_weather(scenes: list[Scene]) -> None:
 
 def test_class_probabilities_follow_the_equation() -> None:
     pixels = np.array([700.0, 200.0, 100.0, 0.0])
-    got = class_probabilities(pixels, 0.5, np.array([True, True, True, False]))
+    got = rare_class_probabilities(pixels, 0.5, np.array([True, True, True, False]))
     expected = np.exp((1 - pixels[:3] / 1000) / 0.5)
     np.testing.assert_allclose(got, [*(expected / expected.sum()), 0.0])
 

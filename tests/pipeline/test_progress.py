@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import progress
-from pipeline.progress import bar, silent
+from pipeline.progress import bar, duration, silent
 
 
 @pytest.mark.parametrize("track", [bar, silent])
@@ -46,3 +46,8 @@ def test_an_error_inside_passes_through() -> None:
     with pytest.raises(ZeroDivisionError):
         for item in bar([1, 0], total=2, description="dividing"):
             1 / item
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.21, "4.2 s"), (185.4, "3 min 05 s"), (7620, "2 h 07 min")])
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

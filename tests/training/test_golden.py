@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from pipeline.boundaries import boundary_band, boundary_granularity
+from pipeline.rare_classes import rare_class_probabilities
 from training.losses import pixel_cross_entropy, prototype_loss, uncertainty_weights
 from training.prototypes import PrototypeBank, boundary_groups
-from training.sampling import HardnessSampler, hardness_threshold, rare_class_probabilities
+from training.sampling import HardnessSampler, hardness_threshold
 
 GOLDEN = Path(os.environ.get("FLEXSEG_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
