@@ -125,8 +125,8 @@ class TrainingSet(Dataset[Batch]):
         if random.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         return Batch(
-            torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            torch.from_numpy(np.ascontiguousarray(label)),
+            torch.tensor(image.transpose(2, 0, 1).copy()),
+            torch.tensor(label.copy()),
             torch.tensor(draw_distortion(random)),
         )
 
