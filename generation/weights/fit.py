@@ -65,7 +65,6 @@ def fit(
         accelerator.load_state(str(folder / "checkpoint"))
     folder.mkdir(parents=True, exist_ok=True)
     forget_log_after(folder / "log.jsonl", clock.step)
-
     recent: list[Tensor] = []
     began = time.monotonic() - clock.seconds
     todo = range(clock.step, config.steps)
