@@ -93,7 +93,7 @@ def methods_table(report: Mapping[str, Any]) -> Table:
     over = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     table = Table(title=f"mIoU in percent, {over}")
     for heading in ("method", *places):
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "method" else "right")
     for method in report["methods"]:
         stats = [method["miou"][place] for place in places]
         spreads = ["" if stat["spread"] is None else f" ± {100 * stat['spread']:.1f}" for stat in stats]
