@@ -72,9 +72,7 @@ def fit(
         value = loss(step)
         accelerator.backward(value)
         accelerator.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+        update(optimizer, schedule)
         average.step(parameters)
         recent.append(value.detach())
         clock.step, clock.seconds = step + 1, time.monotonic() - began
@@ -88,6 +86,13 @@ def fit(
             show(preview, folder / f"step-{clock.step:06d}.png", average if config.ema else None, parameters)
     if config.ema:
         average.copy_to(parameters)
+
+
+def update(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    """One step with the gradients at hand, which are cleared for the next."""
+    optimizer.step()
+    optimizer.zero_grad()
+    schedule.step()
 
 
 def learning_rate_factor(step: int, config: Fit) -> float:
