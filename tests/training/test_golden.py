@@ -1,6 +1,5 @@
 """FLEX-Seg's equations against an independent NumPy implementation (shared golden/flexseg.npz), float64 within 1e-6."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,14 +13,10 @@ from training.losses import pixel_cross_entropy, prototype_loss, uncertainty_wei
 from training.prototypes import PrototypeBank, boundary_groups
 from training.sampling import HardnessSampler, hardness_threshold
 
-GOLDEN = Path(os.environ.get("FLEXSEG_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
-
-@pytest.fixture(scope="module")
-def golden() -> Mapping[str, np.ndarray]:
-    if not (GOLDEN / "flexseg.npz").is_file():
-        pytest.skip(f"no golden file {GOLDEN / 'flexseg.npz'}: set FLEXSEG_GOLDEN to the folder that holds it")
-    return dict(np.load(GOLDEN / "flexseg.npz"))
+@pytest.fixture(scope="session")
+def golden(golden: Path) -> Mapping[str, np.ndarray]:
+    return dict(np.load(golden / "flexseg.npz"))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

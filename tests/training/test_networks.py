@@ -1,6 +1,5 @@
 """Shapes, saving, starting weights, parameter groups, and DAFormer's own numbers."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from pipeline.config.training import NetworkConfig, OptimizerConfig, TrainingCon
 from pipeline.errors import UserError
 from training.networks import Segmenter
 from training.optimization import build_optimizer, rate_factor
-
-GOLDEN = Path(os.environ.get("FLEXSEG_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 
 
 def test_logits_and_features_have_stride_4(tiny_config: TrainingConfig) -> None:
@@ -118,11 +115,9 @@ def _decoder_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def test_golden_daformer() -> None:
-    if not (GOLDEN / "daformer_mmseg.safetensors").is_file():
-        pytest.skip(f"no golden file {GOLDEN / 'daformer_mmseg.safetensors'}: set FLEXSEG_GOLDEN")
-    state = load_file(GOLDEN / "daformer_mmseg.safetensors")
-    reference = load_file(GOLDEN / "daformer_reference.safetensors")
+def test_golden_daformer(golden: Path) -> None:
+    state = load_file(golden / "daformer_mmseg.safetensors")
+    reference = load_file(golden / "daformer_reference.safetensors")
     network = NetworkConfig(pretrained=None, hidden_sizes=(8, 16, 20, 32), depths=(1, 1, 2, 1), channels=16)
     segmenter = Segmenter.create(network, 0).eval()
     encoder = _encoder_weights({name: w for name, w in state.items() if name.startswith("backbone.")})
