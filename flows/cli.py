@@ -4,7 +4,6 @@ Imports of what the commands need are inside them, so that `flexseg --help` answ
 """
 
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from flows import interrupts
 from pipeline.errors import UserError
 
 
@@ -182,7 +182,7 @@ def data_check(config: ConfigArgument, overrides: SetOption = []) -> None:
 
 def main() -> None:
     """Entry point of the `flexseg` command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.listen()
     app()
 
 
@@ -192,10 +192,6 @@ def _load(config: str, overrides: list[str]) -> "Any":
     from pipeline.progress import bar
 
     return Run(load_config(config, overrides), bar)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _last_line(error: Exception) -> str:
