@@ -7,7 +7,7 @@ SHELL       := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-CODE   := pipeline generation training evaluation flows tests $(wildcard benchmarks)
+CODE   := pipeline generation training evaluation flows benchmarks tests
 
 ##@ Use
 demo: install ## install, then the main job: label maps -> images -> segmenters -> report
