@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline import layouts
 from pipeline.config.data import Dataset
 from pipeline.errors import UserError
 from pipeline.images import image_size, read_pixels
@@ -42,8 +43,8 @@ def find_scenes(dataset: Dataset) -> list[Scene]:
     """All scenes of a data set, sorted by id. UserError: a missing folder, no files, an image without its label."""
     if not dataset.root.is_dir():
         raise UserError(f"{dataset.name}: folder {dataset.root.absolute()} not found; mend 'root' of this data set")
-    find = {"gta": _gta, "cityscapes": _cityscapes, "globs": _globs}[dataset.layout]
-    scenes = sorted(find(dataset), key=lambda scene: scene.id)
+    found = _globs(dataset) if dataset.layout == "globs" else _layout(dataset)
+    scenes = sorted(found, key=lambda scene: scene.id)
     for first, second in pairwise(scenes):
         if first.id == second.id:
             raise UserError(
@@ -101,27 +102,17 @@ def _file_record(path: Path | None) -> list[str | int] | None:
     return [path.name, status.st_size, status.st_mtime_ns]
 
 
-def _gta(dataset: Dataset) -> list[Scene]:
-    """`images/X.png` with `labels/X_labelTrainIds.png`, or else `labels/X.png` in Cityscapes ids."""
-    _require_folders(dataset, "images", "labels")
-    scenes = []
-    for image in _files(dataset, "images/*.png"):
-        train_ids = dataset.root / "labels" / f"{image.stem}_labelTrainIds.png"
-        label_ids = dataset.root / "labels" / image.name
-        scenes.append(_first_label(dataset, image.stem, image, ((train_ids, TRAIN_IDS), (label_ids, CITYSCAPES_IDS))))
-    return scenes
-
-
-def _cityscapes(dataset: Dataset) -> list[Scene]:
-    """`leftImg8bit/SPLIT/CITY/X_leftImg8bit.png` with `gtFine/SPLIT/CITY/X_gtFine_label{TrainIds,Ids}.png`."""
-    _require_folders(dataset, f"leftImg8bit/{dataset.split}", f"gtFine/{dataset.split}")
-    scenes = []
-    for image in _files(dataset, f"leftImg8bit/{dataset.split}/*/*_leftImg8bit.png"):
-        name = image.name.removesuffix("_leftImg8bit.png")
-        folder = dataset.root / "gtFine" / dataset.split / image.parent.name
-        train_ids, label_ids = folder / f"{name}_gtFine_labelTrainIds.png", folder / f"{name}_gtFine_labelIds.png"
-        scenes.append(_first_label(dataset, name, image, ((train_ids, TRAIN_IDS), (label_ids, CITYSCAPES_IDS))))
-    return scenes
+def _layout(dataset: Dataset) -> list[Scene]:
+    """The scenes of a layout that `pipeline.layouts` knows."""
+    _require_folders(dataset, *layouts.tops(dataset.layout, dataset.split))
+    found = list(layouts.find(dataset.layout, dataset.root, dataset.split))
+    if not found:
+        top = dataset.root.absolute() / layouts.tops(dataset.layout, dataset.split)[0]
+        raise UserError(
+            f"{dataset.name}: no *{layouts.LAYOUTS[dataset.layout].image_end} of split '{dataset.split}' under {top};"
+            " mend 'root', 'split' or 'layout' of this data set"
+        )
+    return [_with_label(dataset, item) for item in found]
 
 
 def _globs(dataset: Dataset) -> list[Scene]:
@@ -139,14 +130,14 @@ def _globs(dataset: Dataset) -> list[Scene]:
     return [Scene(name, image, label, ids) for name, image, label in zip(_names(images), images, labels, strict=True)]
 
 
-def _first_label(
-    dataset: Dataset, name: str, image: Path, candidates: Sequence[tuple[Path, Mapping[int, int]]]
-) -> Scene:
-    for label, ids in candidates:
+def _with_label(dataset: Dataset, found: layouts.Found) -> Scene:
+    for label, ids in found.labels:
         if label.is_file():
-            return Scene(name, image, label, ids)
-    wanted = " or ".join(str(label) for label, _ in candidates)
-    raise UserError(f"{dataset.name}: image {image} has no label, wanted {wanted}; add the label or remove the image")
+            return Scene(found.name, found.image, label, ids, found.condition)
+    wanted = " or ".join(str(label) for label, _ in found.labels)
+    raise UserError(
+        f"{dataset.name}: image {found.image} has no label, wanted {wanted}; add the label or remove the image"
+    )
 
 
 def _id_table(dataset: Dataset) -> Mapping[int, int]:

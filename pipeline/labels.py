@@ -52,6 +52,15 @@ TRAIN_IDS = {**{i: i for i in range(NUM_CLASSES)}, IGNORE: IGNORE}
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 CITYSCAPES_IDS = {**dict.fromkeys(range(-1, 35), IGNORE), **dict(zip(_CITYSCAPES, range(NUM_CLASSES), strict=True))}
 """Table from Cityscapes' label ids (-1 to 34, also used by GTA5) to train ids."""
+_MAPILLARY = (  # per train id
+    *((13, 24, 41), (2, 15), (17,), (6,), (3,), (45, 47), (48,), (50,), (30,), (29,)),
+    *((27,), (19,), (20, 21, 22), (55,), (61,), (54,), (58,), (57,), (52,)),
+)
+MAPILLARY_IDS = {
+    **dict.fromkeys(range(66), IGNORE),
+    **{stored: train_id for train_id, group in enumerate(_MAPILLARY) for stored in group},
+}
+"""Table from the 66 classes of Mapillary Vistas v1.2 to train ids."""
 
 _UNKNOWN = 254
 

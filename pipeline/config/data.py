@@ -21,7 +21,7 @@ class Dataset(Section):
 
     name: str
     root: Path
-    layout: Literal["gta", "cityscapes", "globs"]
+    layout: Literal["gta", "cityscapes", "bdd100k", "mapillary", "acdc", "dark-zurich", "globs"]
     split: str = "val"
     images: str | None = None
     labels: str | None = None
