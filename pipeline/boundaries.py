@@ -9,7 +9,7 @@ none (ours).
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import pad
 
 from pipeline.labels import IGNORE
 
@@ -22,13 +22,14 @@ def boundary_granularity(labels: torch.Tensor, sizes: Sequence[int] = (3, 5, 7))
     """
     if list(sizes) != sorted(set(sizes)) or any(size < 3 or size % 2 == 0 for size in sizes):
         raise ValueError(f"band sizes must be odd, at least 3 and ascending, got {tuple(sizes)}")
-    valid = labels != IGNORE
-    granularity = torch.full_like(labels, -1, dtype=torch.int64)
-    extremes, done = _extremes(labels, valid), 1
-    for index, size in enumerate(sizes):
+    labels = labels.to(torch.uint8)
+    outside = torch.zeros_like(labels, dtype=torch.int8)  # counts the bands that do not hold the pixel
+    extremes, done = _extremes(labels), 1
+    for size in sizes:
         extremes, done = _widen(extremes, size - done + 1), size  # windows compose: 3 after 3 is 5
-        granularity[_differs(extremes) & valid & (granularity < 0)] = index
-    return granularity
+        outside += ~_differs(extremes)
+    none = (outside == len(sizes)) | (labels == IGNORE)
+    return outside.masked_fill_(none, -1).long()
 
 
 def boundary_band(labels: torch.Tensor, radius_px: int) -> torch.Tensor:
@@ -36,21 +37,32 @@ def boundary_band(labels: torch.Tensor, radius_px: int) -> torch.Tensor:
 
     labels: (B,H,W) integer train ids. Returns (B,H,W) bool, False at ignored pixels.
     """
-    valid = labels != IGNORE
-    return _differs(_widen(_extremes(labels, valid), 2 * radius_px + 1)) & valid
+    labels = labels.to(torch.uint8)
+    return _differs(_widen(_extremes(labels), 2 * radius_px + 1)) & (labels != IGNORE)
 
 
-def _extremes(labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(B,2,H,W) float: label and minus label, so that one max pool takes both extremes; ignored pixels win neither."""
-    values = labels.float()
-    return torch.stack([values, -values], dim=1).masked_fill(~valid[:, None], -torch.inf)
+def _extremes(labels: torch.Tensor) -> torch.Tensor:
+    """(2,B,H,W) uint8: the label, and 255 minus it, so that one maximum takes both extremes; 0, which wins neither, at
+    ignored pixels."""
+    return torch.stack([labels.masked_fill(labels == IGNORE, 0), ~labels])
 
 
 def _widen(extremes: torch.Tensor, size: int) -> torch.Tensor:
-    """Maximum over size x size windows, rows and columns one after the other (a square window is separable)."""
-    rows = max_pool2d(extremes, (size, 1), stride=1, padding=(size // 2, 0))
-    return max_pool2d(rows, (1, size), stride=1, padding=(0, size // 2))
+    """Maximum over the size x size window around each pixel: columns, then rows (a square window is separable)."""
+    padded = pad(extremes, (size // 2,) * 4)
+    return _slide(_slide(padded, size, dim=-2), size, dim=-1)
+
+
+def _slide(values: torch.Tensor, size: int, dim: int) -> torch.Tensor:
+    """Maximum over every `size` neighbors along `dim`, size - 1 shorter; windows double: 1, 2, 4, ... size."""
+    done = 1
+    while done < size:
+        step = min(done, size - done)
+        length = values.shape[dim] - step
+        values = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, step, length))
+        done += step
+    return values
 
 
 def _differs(extremes: torch.Tensor) -> torch.Tensor:
-    return extremes[:, 0] != -extremes[:, 1]
+    return extremes[0] != ~extremes[1]

@@ -39,30 +39,43 @@ def toytown_datasets(folder: Path) -> tuple[Dataset, tuple[Dataset, ...]]:
     return source, tuple(Dataset(name=name, root=folder / "targets" / name, layout="cityscapes") for name in TARGETS)
 
 
-def find_scenes(dataset: Dataset) -> list[Scene]:
-    """All scenes of a data set, sorted by id. UserError: a missing folder, no files, an image without its label."""
+def find_scenes(dataset: Dataset, *, incomplete: bool = False) -> list[Scene]:
+    """The scenes of a data set, sorted by id. UserError: a missing folder, no files, an image without its label.
+
+    Where `incomplete`, an image without its label stays in, for whoever reads the scenes to skip it and say so.
+    """
     if not dataset.root.is_dir():
         raise UserError(f"{dataset.name}: folder {dataset.root.absolute()} not found; mend 'root' of this data set")
-    found = _globs(dataset) if dataset.layout == "globs" else _layout(dataset)
+    found = _globs(dataset) if dataset.layout == "globs" else _layout(dataset, incomplete=incomplete)
     scenes = sorted(found, key=lambda scene: scene.id)
     for first, second in pairwise(scenes):
         if first.id == second.id:
             raise UserError(
                 f"{dataset.name}: {first.label} and {second.label} give the same id {first.id!r}; rename one"
             )
-    return scenes
+    taken = scenes[slice(*dataset.take)]
+    if not taken:
+        raise UserError(
+            f"{dataset.name}: 'take' {list(dataset.take)} leaves none of its {len(scenes)} scenes; widen it"
+        )
+    return taken
 
 
 def check_pair(scene: Scene) -> None:
     """UserError unless image and label have the same size (read from the headers alone)."""
-    if scene.image is None:
-        return
-    image, label = image_size(scene.image), image_size(scene.label)
-    if image != label:
+    if scene.image is not None and not same_size(scene):
+        image, label = image_size(scene.image), image_size(scene.label)
         raise UserError(
             f"sizes differ: image {scene.image} is {image[1]}x{image[0]} px,"
             f" its label {scene.label} is {label[1]}x{label[0]} px; mend or remove the pair"
         )
+
+
+def same_size(scene: Scene) -> bool:
+    """Whether image and label have the same size, by their headers. UserError if there is no image or no reading it."""
+    if scene.image is None:
+        raise UserError(f"{scene.id} has a label map but no image: set 'images' of its data set")
+    return image_size(scene.image) == image_size(scene.label)
 
 
 def fingerprint(scenes: Iterable[Scene]) -> str:
@@ -98,11 +111,13 @@ def class_pixels(scenes: Sequence[Scene], progress: Track = silent) -> np.ndarra
 def _file_record(path: Path | None) -> list[str | int] | None:
     if path is None:
         return None
+    if not path.exists():
+        return [path.name]
     status = os.stat(path)
     return [path.name, status.st_size, status.st_mtime_ns]
 
 
-def _layout(dataset: Dataset) -> list[Scene]:
+def _layout(dataset: Dataset, *, incomplete: bool) -> list[Scene]:
     """The scenes of a layout that `pipeline.layouts` knows."""
     _require_folders(dataset, *layouts.tops(dataset.layout, dataset.split))
     found = list(layouts.find(dataset.layout, dataset.root, dataset.split))
@@ -112,7 +127,7 @@ def _layout(dataset: Dataset) -> list[Scene]:
             f"{dataset.name}: no *{layouts.LAYOUTS[dataset.layout].image_end} of split '{dataset.split}' under {top};"
             " mend 'root', 'split' or 'layout' of this data set"
         )
-    return [_with_label(dataset, item) for item in found]
+    return [_with_label(dataset, item, incomplete=incomplete) for item in found]
 
 
 def _globs(dataset: Dataset) -> list[Scene]:
@@ -130,10 +145,12 @@ def _globs(dataset: Dataset) -> list[Scene]:
     return [Scene(name, image, label, ids) for name, image, label in zip(_names(images), images, labels, strict=True)]
 
 
-def _with_label(dataset: Dataset, found: layouts.Found) -> Scene:
+def _with_label(dataset: Dataset, found: layouts.Found, *, incomplete: bool) -> Scene:
     for label, ids in found.labels:
         if label.is_file():
             return Scene(found.name, found.image, label, ids, found.condition)
+    if incomplete:
+        return Scene(found.name, found.image, *found.labels[0], found.condition)
     wanted = " or ".join(str(label) for label, _ in found.labels)
     raise UserError(
         f"{dataset.name}: image {found.image} has no label, wanted {wanted}; add the label or remove the image"

@@ -1,5 +1,6 @@
 """Image files: read whole and of a known kind, or a one-line error that says what is wrong with which file."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,15 +32,20 @@ def image_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large maps are wanted here
+            image = Image.open(path)
+        with image:
             yield image
     except FileNotFoundError as error:
         raise UserError(f"{path}: file not found") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UserError(f"{path}: too large, an image may have {most:,} px: shrink or cut it") from error
     except (
         OSError,
         SyntaxError,
         ValueError,
-        Image.DecompressionBombError,
     ) as error:  # all that Pillow raises on bad files
         reason = " ".join(str(error).split())
         raise UserError(

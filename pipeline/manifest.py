@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,7 @@ def provenance() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "host": platform.node(),
         "platform": platform.platform(),
+        "hardware": _hardware(),
     }
 
 
@@ -98,6 +100,17 @@ def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def _damaged(path: Path, folder: Path, reason: str) -> UserError:
     return UserError(f"damaged artifact file {path}: {reason}; delete the folder {folder} and run again to rebuild it")
+
+
+def _hardware() -> str:
+    """Processor and cores, and the GPUs where torch is in use."""
+    cpuinfo = Path("/proc/cpuinfo")  # Linux
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    lines = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    parts = [f"{os.cpu_count()} cores of {lines[0] if lines else platform.machine()}"]
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(parts)
 
 
 def _versions() -> dict[str, str]:

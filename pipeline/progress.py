@@ -1,6 +1,6 @@
 """Progress bars with rate and ETA, the same everywhere."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -10,18 +10,24 @@ T = TypeVar("T")
 
 
 class Track(Protocol):
-    """What a stage calls to show how far it is: iterates over `items` and draws."""
+    """What a stage calls to show how far it is: iterates over `items` and draws. `note` gives what is said beside."""
 
-    def __call__(self, items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]: ...
+    def __call__(
+        self, items: Iterable[T], /, *, total: int, description: str, done: int = 0, note: Callable[[], str] = str
+    ) -> Iterator[T]: ...
 
 
-def silent(items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]:
+def silent(
+    items: Iterable[T], /, *, total: int, description: str, done: int = 0, note: Callable[[], str] = str
+) -> Iterator[T]:
     """A `Track` that draws nothing (tests, workers)."""
     yield from items
 
 
-def bar(items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]:
-    """A `Track` on the terminal (stderr): description, bar, count, rate, elapsed and remaining time.
+def bar(
+    items: Iterable[T], /, *, total: int, description: str, done: int = 0, note: Callable[[], str] = str
+) -> Iterator[T]:
+    """A `Track` on the terminal (stderr): description, bar, count, rate, elapsed and remaining time, note.
 
     `done` of `total` were finished before (a resumed run), so that the ETA is true.
     """
@@ -33,12 +39,13 @@ def bar(items: Iterable[T], /, *, total: int, description: str, done: int = 0) -
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task(description, total=total, completed=done, rate="")
+        task = progress.add_task(description, total=total, completed=done, rate="", note="")
         for item in items:
             yield item
-            progress.advance(task)
+            progress.update(task, advance=1, note=note())
             speed = progress.tasks[task].speed
             if speed:
                 progress.update(task, rate=f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")

@@ -104,6 +104,10 @@ class ArtifactStore:
         self._on_event(event, stage, artifact)
         return artifact
 
+    def partial(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> Path:
+        """The folder in which the artifact is being built, or was when its build broke off. It need not exist."""
+        return _partial(self._folder(stage, self.key(stage, config, inputs)))
+
     def open(self, key: str) -> Artifact:
         """The finished artifact whose key starts with `key`. UserError if none or several do."""
         found = [
@@ -136,7 +140,7 @@ class ArtifactStore:
         self, stage: Stage, key: str, config: object, inputs: Mapping[str, str], build: Callable[[Path], None]
     ) -> None:
         folder = self._folder(stage, key)
-        partial = folder.with_name(folder.name + ".partial")
+        partial = _partial(folder)
         partial.mkdir(exist_ok=True)
         if not (partial / MANIFEST).exists():  # it does if the last build was killed just before the rename
             started, seconds = _timed(build, partial)
@@ -173,6 +177,10 @@ class ArtifactStore:
                 self._on_event("waiting", stage, None)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
 
 
 def _plain(config: Config) -> object:

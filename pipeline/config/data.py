@@ -1,9 +1,9 @@
 """Where the labeled images are: the `data` section."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
 from pipeline.config.toytown import ToyTown
@@ -16,7 +16,8 @@ class Dataset(Section):
     then glob patterns, relative to `root`, that give equally many files when both are sorted. `images` may be left
     out where only label maps are needed (generation). `ids` says what the label files' values mean: `train`
     (Cityscapes train ids), `cityscapes` (Cityscapes' 34 label ids) or an explicit table from file id to train id, in
-    which an id that is not listed is an error, not a silent ignore.
+    which an id that is not listed is an error, not a silent ignore. `take` keeps a part of the scenes, which are sorted
+    by name: [0, 80] the first 80, [80, null] all after them.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Dataset(Section):
     images: str | None = None
     labels: str | None = None
     ids: Literal["train", "cityscapes"] | dict[int, int] | None = None
+    take: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)] | None] = (0, None)
 
     @model_validator(mode="after")
     def _globs_are_complete(self) -> Self:
@@ -39,12 +41,15 @@ class Dataset(Section):
 class DataConfig(Section):
     """The source domain that is trained on and the target domains that are only ever evaluated on.
 
-    Either `toytown` (the embedded world is rendered and gives both), or `source` and `targets` on disk.
+    Either `toytown` (the embedded world is rendered and gives both), or `source` and `targets` on disk. `generated` are
+    the folders of generated data sets (of `flexseg generate`) that methods train on beside what the `generation`
+    section makes.
     """
 
     toytown: ToyTown | None = None
     source: Dataset | None = None
     targets: tuple[Dataset, ...] = ()
+    generated: tuple[Path, ...] = ()
 
     @model_validator(mode="after")
     def _one_world(self) -> Self:

@@ -4,12 +4,12 @@ import difflib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Section, merged
 from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.generation import GenerationConfig
@@ -17,6 +17,7 @@ from pipeline.config.machine import Machine
 from pipeline.config.training import TrainingConfig
 from pipeline.config.weights import WeightsConfig
 from pipeline.errors import UserError
+from pipeline.toytown import TARGETS
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
@@ -33,6 +34,17 @@ class ExperimentConfig(Section):
     machine: Machine = Machine()
     weights: WeightsConfig | None = None
 
+    @model_validator(mode="after")
+    def _sizes_belong_to_targets(self) -> Self:
+        targets = TARGETS if self.data.toytown else [target.name for target in self.data.targets]
+        unknown = [name for name, size in self.evaluation.size.items() if size and name not in targets]
+        if targets and unknown:
+            raise ValueError(
+                f"evaluation.size names {unknown[0]!r}, which is no target ({', '.join(targets)}): mend the name, or"
+                f" set evaluation.size.{unknown[0]} to null"
+            )
+        return self
+
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """The config of a preset (by name) or of a YAML file, with `key.path=value` overrides on top.
@@ -44,7 +56,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Expe
     """
     content = _read(name_or_path, ())
     for override in overrides:
-        content = _merge(content, _parse_override(override))
+        content = merged(content, _parse_override(override))
     try:
         return ExperimentConfig.model_validate({"name": Path(name_or_path).stem, **content})
     except ValidationError as error:
@@ -72,7 +84,7 @@ def _read(name_or_path: str | Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"config {path}: wanted a mapping of sections (data, training, ...), got {_shown(content)}")
     base = content.pop("base", None)
-    return content if base is None else _merge(_read(str(base), (*above, path)), content)
+    return content if base is None else merged(_read(str(base), (*above, path)), content)
 
 
 def _locate(name_or_path: str | Path) -> Path:
@@ -85,15 +97,6 @@ def _locate(name_or_path: str | Path) -> Path:
             f"config {name_or_path} not found: wanted a YAML file or one of the presets {', '.join(presets())}"
         )
     return path
-
-
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`top` over `base`: mappings key by key, everything else replaced."""
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -133,16 +136,17 @@ def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
 
 
 def _path(location: tuple[int | str, ...], content: Mapping[str, Any], *, missing: bool) -> list[int | str]:
-    """The part of a pydantic location that exists in the file (unions and dict keys add parts of their own)."""
+    """The parts of a pydantic location that exist in the file (unions and dict keys add parts of their own), and the
+    last one in any case where it is what is missing."""
     path: list[int | str] = []
     here: Any = content
     for part in location:
         try:
             here = here[part]
         except (KeyError, IndexError, TypeError):
-            return [*path, part] if missing else path
+            continue
         path.append(part)
-    return path
+    return [*path, location[-1]] if missing else path
 
 
 def _keys_at(path: Sequence[int | str]) -> list[str]:

@@ -3,14 +3,16 @@
 Defaults hold the published values. "(ours)" marks a value that is not published.
 """
 
-from typing import Annotated, Literal, Self
+from operator import gt
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Section, merged
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Eights = Annotated[int, Field(gt=0, multiple_of=8)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Stages = tuple[Positive, Positive, Positive, Positive]
@@ -27,32 +29,65 @@ class Method(Section):
     """Weight the cross-entropy by uncertainty boundary emphasis."""
     has: bool = False
     """Draw images by their hardness."""
+    feature_distance: bool = False
+    """Keep the encoder's features of things near ImageNet's (DAFormer)."""
+    shade: bool = False
+    """Train on hallucinated styles beside the real ones, consistently (SHADE)."""
+    training: dict[str, Any] = {}
+    """Keys of the training section that this row alone changes, for instance {has: {schedule: linear}}."""
+
+
+class HrdaConfig(Section):
+    """HRDA: context at half resolution and details at full resolution through one network, fused by an attention that
+    weights the two per class. Sizes are px of the network's input and multiples of 8, so that both align. Prototypes
+    see the context's features, whose cells are 8 px (ours)."""
+
+    detail_crop: tuple[Eights, Eights] = (512, 512)
+    """Height and width of the detail crop in training, of the overlapping detail windows in prediction. The context is
+    `training.crop`, then the whole image or `evaluation.window` (published: 1024 px, stride 512)."""
+    detail_weight: Share = 0.1
+    """Of the detail crop's own loss; that of the fused prediction has the rest."""
+    attention_channels: Positive = 256
+    """Channels of the attention's embeddings."""
 
 
 class NetworkConfig(Section):
-    """A MiT encoder with DAFormer's decoder.
-
-    `pretrained` is a SegFormer encoder on the Hugging Face Hub or a local folder; with None the encoder starts from
-    random weights and has the sizes below, one per stage.
-    """
+    """An encoder with DAFormer's decoder, or HRDA's two scales of both."""
 
     pretrained: str | None = "nvidia/mit-b5"
+    """The encoder's weights and sizes: nvidia/mit-b0 to -b5 or microsoft/resnet-101 on the Hugging Face Hub, or a local
+    folder in that layout (SegFormer or ResNet); None for random weights."""
+    encoder: Literal["mit-b0", "mit-b1", "mit-b2", "mit-b3", "mit-b4", "mit-b5", "resnet-101"] | None = None
+    """Published sizes for random weights; None takes those below, of a MiT with four stages."""
     hidden_sizes: Stages = (64, 128, 320, 512)
     depths: Stages = (3, 6, 40, 3)
     heads: Stages = (1, 2, 5, 8)
     reductions: Stages = (8, 4, 2, 1)
     """How much shorter each stage's keys and values are, per side."""
     drop_path: Share = 0.1
+    """Of a MiT."""
     channels: Positive = 256
     """Channels of the decoder, so of the features that the prototypes live in."""
     dropout: Share = 0.1
     """On the fused features before the classifier."""
+    hrda: HrdaConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_source_of_sizes(self) -> Self:
+        if self.pretrained is not None and self.encoder is not None:
+            raise ValueError(
+                f"'encoder' {self.encoder!r} is for random weights, but 'pretrained' is {self.pretrained!r}: set"
+                " 'pretrained' to null, or leave 'encoder' out"
+            )
+        return self
 
 
 class UbeConfig(Section):
     """Uncertainty boundary emphasis."""
 
     alpha: Rate = 3.0
+    eps: Rate = 1e-6
+    """Added to the deviation of the entropy (ours)."""
 
 
 class GapConfig(Section):
@@ -66,6 +101,10 @@ class GapConfig(Section):
     temperature: Rate = 0.07
     momentum: Share = 0.99
     """Of a prototype's moving average (ours)."""
+    weight_power: Annotated[float, Field(ge=0)] = 0.5
+    """A prototype's pixels weigh (mean count / its count of updates) to this power (ours)."""
+    weight_bounds: tuple[Rate, Rate] = (0.5, 2.0)
+    """Between which these weights are clipped, before they are scaled to mean 1 (ours)."""
     max_pixels: Positive = 4096
     """Boundary cells per batch that the loss is taken on, drawn evenly over the prototypes (ours)."""
 
@@ -90,6 +129,35 @@ class HasConfig(Section):
     """Of the moving average of an image's loss (ours)."""
 
 
+class FeatureDistanceConfig(Section):
+    """ImageNet feature distance (DAFormer, equation 8): how far the encoder's deepest features of thing classes have
+    moved from those of the encoder that training started from. It is taken on source and generated images (ours)."""
+
+    weight: Rate = 0.005
+    classes: tuple[Annotated[int, Field(ge=0, le=18)], ...] = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
+    """Train ids of the thing classes."""
+    share: Annotated[float, Field(gt=0.5, le=1)] = 0.75
+    """A feature cell counts if one thing class fills at least this share of it."""
+
+
+class ShadeConfig(Section):
+    """SHADE (Zhao et al., ECCV 2022). A style is the mean and deviation of each channel of the encoder's first stage;
+    new ones are random mixtures of basis styles, which lie farthest apart among the styles seen. Its retrospection
+    consistency is the feature distance: switch on `feature_distance` too."""
+
+    weight: Rate = 10.0
+    """Of the Jensen-Shannon divergence between the predictions of an image in its own and in a new style."""
+    basis: Positive | None = None
+    """Number of basis styles; None takes as many as the first stage has channels, as published."""
+    concentration: Rate | None = None
+    """Of the mixtures' Dirichlet distribution; None takes 1 / number of basis styles, as published."""
+    memory: Positive = 2048
+    """Styles of the last images trained on, from which the basis is chosen (ours; the paper's own code passes over the
+    whole training set instead)."""
+    refresh: Positive = 500
+    """Iterations after which the basis is chosen anew (ours; published: every 3 epochs)."""
+
+
 class OptimizerConfig(Section):
     """AdamW (0.9, 0.999) with linear warm-up and polynomial decay."""
 
@@ -103,6 +171,8 @@ class OptimizerConfig(Section):
     """Iterations in which the rate rises from `warmup_ratio` of its value."""
     warmup_ratio: Share = 1e-6
     power: Rate = 1.0
+    clip_norm: Rate | None = None
+    """Gradients with a larger norm, over all weights together, are scaled down to it (ours)."""
 
 
 class TrainingConfig(Section):
@@ -117,9 +187,20 @@ class TrainingConfig(Section):
     network: NetworkConfig = NetworkConfig()
     iterations: Positive = 40_000
     batch_size: Positive = 2
-    """Images per iteration over all devices together."""
-    generated_share: Share = 0.5
-    """Share of a batch's images that are generated, where the method uses them (ours)."""
+    """Images per iteration over all devices and accumulated parts together."""
+    accumulation: Positive = 1
+    """Parts that a device's share of the batch passes through the network in, one after the other, to save memory.
+    Every part has its own batch statistics, prototype update and `gap.max_pixels`; all else is as for the whole."""
+    generated_share: Share | None = 0.5
+    """Share of the drawn images that are generated, where the method uses them; None draws from source and generated
+    images in proportion to their numbers (ours). Hardness and rare classes choose within each of the two."""
+    minimum_alignment: Share = 0.0
+    """Leave out generated images whose alignment with their label map is below this (ours)."""
+    generated_size: tuple[Positive, Positive] | None = None
+    """Height and width that generated images are resized to before the crop; None keeps their own. HRDA's crops of 1024
+    px want (1024, 1024) for images of 512."""
+    generated_limit: Positive | None = None
+    """Train on this many of the generated images at most, the same for every method and seed; None takes all."""
     source_size: tuple[Positive, Positive] | None = (720, 1280)
     """Height and width that source images are resized to before the crop; None keeps their own."""
     crop: tuple[Positive, Positive] = (512, 512)
@@ -130,11 +211,16 @@ class TrainingConfig(Section):
     """Draw source images by rare-class sampling, else uniformly. Under HAS it is the plain draw."""
     rare_class_temperature: Rate = 0.01
     rare_class_pixels: Count = 3000
-    """An image counts as holding a class from this many px on; a crop should keep half of them (10 tries)."""
+    """An image counts as holding a class if its label file has more px of it than this."""
+    rare_class_crop: Count = 1500
+    """A crop that is drawn for a class should show more px of it than this (10 tries): half of `rare_class_pixels`; the
+    released code takes four times as many for crops of 1024 px, whose images have twice the resolution."""
     optimizer: OptimizerConfig = OptimizerConfig()
     ube: UbeConfig = UbeConfig()
     gap: GapConfig = GapConfig()
     has: HasConfig = HasConfig()
+    feature_distance: FeatureDistanceConfig = FeatureDistanceConfig()
+    shade: ShadeConfig = ShadeConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
     loss_limit: Rate = 100.0
     """A loss above this counts as diverged and stops the run (ours)."""
@@ -144,3 +230,34 @@ class TrainingConfig(Section):
     validation_every: Positive = 4000
     validation_scenes: Count = 50
     """Source scenes held out of training to watch it; the same for every method and seed (ours)."""
+
+    @model_validator(mode="after")
+    def _details_align(self) -> Self:
+        """HRDA's detail crop lies in the training crop, on whole cells of the context and whole px of the label."""
+        if self.network.hrda is not None:
+            detail, inputs = self.network.hrda.detail_crop, [side * self.scale for side in self.crop]
+            if (8 / self.scale) % 1 or any(side % 8 for side in inputs) or any(map(gt, detail, inputs)):
+                raise ValueError(
+                    "HRDA needs 'crop' x 'scale' in multiples of 8 that hold 'detail_crop', and 'scale' to divide 8;"
+                    f" got crop {list(self.crop)}, scale {self.scale}, detail_crop {list(detail)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_are_whole(self) -> Self:
+        """Every method's changes give a valid section."""
+        for name, method in self.methods.items():
+            try:
+                self.of(method)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                where = ".".join(str(part) for part in ("methods", name, "training", *first["loc"]))
+                raise ValueError(f"{where}: {first['msg']}, got {first['input']!r}") from error
+        return self
+
+    def of(self, method: Method) -> Self:
+        """The section as `method` trains by it: with its own changes, and without the table's rows and seeds."""
+        if table := method.training.keys() & {"methods", "seeds"}:
+            raise ValueError(f"a method's 'training' changes how it trains, not the table: remove {', '.join(table)}")
+        own = self.model_dump(exclude={"methods", "seeds"})
+        return self.model_validate({**merged(own, method.training), "methods": {}})

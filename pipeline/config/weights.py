@@ -1,6 +1,6 @@
-"""How flexseg's own tiny generator is trained: the `weights` section (`flexseg weights train`)."""
+"""Which networks a generator is made of, and how they are trained: the `weights` section (`flexseg weights train`)."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,15 +10,45 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class GeneratorParts(Section):
+    """A generator put together from published parts.
+
+    Each is a local folder or a place on the Hugging Face Hub, written REPO[@REVISION][/FOLDER]:
+    `yurujaja/DGInStyle/ControlNet_UNet-S`, `stable-diffusion-v1-5/stable-diffusion-v1-5@main`.
+    """
+
+    prior: str
+    """VAE, text encoder, tokenizer, U-Net and noise schedule in the layout of a diffusers pipeline."""
+    controlnet: str
+    unet: str | None = None
+    """Another U-Net than the prior's. The source U-Net here turns style swap off."""
+
+
 class Fit(Section):
-    """One training. The learning rate warms up linearly over `warmup` steps and decays to zero along a cosine."""
+    """One training: AdamW whose learning rate warms up linearly over `warmup` steps."""
 
     steps: Positive
+    """Updates of the weights."""
     batch_size: Positive = 16
+    """Images per update, over all processes together."""
+    accumulation: Positive = 1
+    """Parts that a process runs its share of the batch in. More parts need less memory and give the same gradients."""
     learning_rate: Annotated[float, Field(gt=0)]
     warmup: Annotated[int, Field(ge=0)] = 100
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up: half a cosine down to zero, or no change."""
+    beta2: Share = 0.99
+    """Of AdamW; 0.999 in DGInStyle's released code."""
     ema: Share = 0.0
     """Decay of the weights' exponential moving average, which is what is saved; 0 saves the last weights."""
+    checkpoint_every: Positive = 100
+    """Steps between two checkpoints, from which an interrupted training continues."""
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} does not divide into {self.accumulation} equal parts")
+        return self
 
 
 class VaeTraining(Fit):
@@ -42,33 +72,76 @@ class PriorTraining(Fit):
     """Captions left empty, for classifier-free guidance."""
     plain_share: Share = 0.1
     """Captions that name no weather."""
+    rare_share: Share = 0.5
+    """Share of the crops that are drawn by rare-class sampling."""
+
+
+class Scratch(Section):
+    """VAE, text encoder and prior U-Net from nothing, on toy town. Sizes are (height, width) in px."""
+
+    size: tuple[Positive, Positive] = (96, 192)
+    """Size of the renders."""
+    prior_images: Positive = 3200
+    source_images: Positive = 1200
+    vae: VaeTraining
+    prior: PriorTraining
+
+
+class FineTuning(Fit):
+    """Diffusion training that starts from a prior: of the source U-Net, of the ControlNet."""
+
+    rare_share: Share = 0.5
+    """Share of the crops that are drawn by rare-class sampling (T = 0.01)."""
+    height: Positive | None = None
+    """Height in px that the data set's images are resized to before a crop is cut; None keeps their own."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
 
 
 class WeightsConfig(Section):
-    """Everything that decides the weights. Sizes are (height, width) in px."""
+    """Everything that decides the weights: one of `prior_from` and `scratch`, then source U-Net and ControlNet.
+
+    With `prior_from` the config's source data set is what is fine-tuned on; `scratch` brings its own renders.
+    """
 
     seed: int = 0
-    size: tuple[Positive, Positive] = (96, 192)
-    """Size of the renders."""
+    prior_from: str | None = None
+    """A prior like `GeneratorParts.prior`, or a set that ships with flexseg."""
+    scratch: Scratch | None = None
     crop: tuple[Positive, Positive] = (64, 128)
-    """Size of the crops that the generator learns to make."""
-    prior_images: Positive = 3200
-    source_images: Positive = 1200
-    rare_share: Share = 0.5
-    """Share of the crops that are drawn by rare-class sampling."""
-    vae: VaeTraining
-    prior: PriorTraining
-    source: Fit
-    controlnet: Fit
+    """Height and width in px of the crops that the generator learns to make."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Of the networks' sums; weights, their averages and the optimizer's state stay float32."""
+    source: FineTuning | str
+    """How the source U-Net is trained, or where a trained one is: `yurujaja/DGInStyle/U-Net-Source-Finetuned`."""
+    controlnet: FineTuning
+    prompt: str = "A city street scene with {classes}."
+    """Of the ControlNet's crops; `{classes}` are the names of the classes that a crop shows."""
+    class_separator: str = ", "
+    """Between the names in `{classes}`; DGInStyle's released code has a space."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.prior_from is None) == (self.scratch is None):
+            raise ValueError(
+                "give one of 'prior_from' (a published prior) and 'scratch' (VAE and prior from nothing on toy town)"
+            )
+        tunings = (self.source, self.controlnet)
+        if self.scratch and any(isinstance(tuning, str) or tuning.height for tuning in tunings):
+            raise ValueError("'scratch' trains its own source U-Net on renders of 'scratch.size': leave out 'height'")
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        cell = 2 ** (len(self.vae.channels) - 1)
-        multiple = cell * 2 ** (len(self.prior.channels) - 1)
+        if self.scratch is None:
+            return self
+        vae, prior, size = self.scratch.vae, self.scratch.prior, self.scratch.size
+        cell = 2 ** (len(vae.channels) - 1)
+        multiple = cell * 2 ** (len(prior.channels) - 1)
         if any(side % multiple for side in self.crop):
             raise ValueError(f"crop must be a multiple of {multiple} px on both sides, got {list(self.crop)}")
-        if any(side % cell for side in self.size) or any(c > s for c, s in zip(self.crop, self.size, strict=True)):
-            raise ValueError(f"size must be a multiple of {cell} px and no smaller than crop, got {list(self.size)}")
-        if self.vae.crop % cell or self.vae.crop > min(self.size):
-            raise ValueError(f"vae.crop must be a multiple of {cell} px and fit into size, got {self.vae.crop}")
+        if any(side % cell for side in size) or any(c > s for c, s in zip(self.crop, size, strict=True)):
+            raise ValueError(f"scratch.size must be a multiple of {cell} px and no smaller than crop, got {list(size)}")
+        if vae.crop % cell or vae.crop > min(size):
+            raise ValueError(f"vae.crop must be a multiple of {cell} px and fit into scratch.size, got {vae.crop}")
         return self

@@ -56,7 +56,7 @@ def test_a_base_of_itself_is_an_error(tmp_path: Path) -> None:
         ("training: {zzzz: 7}", ["unknown key 'training.zzzz'", "known keys: methods, seeds"]),
         ("training: {iterations: many}", ["'training.iterations' is 'many'", "integer"]),
         ("generation: {weights: w, steps: 0}", ["'generation.steps' is 0", "greater than 0"]),
-        ("generation: {weights: w, counts: {fogy: 3}}", ["'generation.counts.fogy'", "'foggy'"]),
+        ("generation: {weights: w, counts: {fogy: 3}}", ["counts asks for 'fogy'", "choose one of foggy"]),
         ("data: {source: {name: a, layout: gta}}", ["'data.source.root'", "required"]),
         ("data: {source: {name: a, root: ., layout: kitti}}", ["'data.source.layout' is 'kitti'", "'cityscapes'"]),
         ("data: {targets: [{name: a, root: ., layout: gta, splt: x}]}", ["'data.targets.0.splt'", "'split'"]),

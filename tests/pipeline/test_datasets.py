@@ -77,6 +77,17 @@ def test_globs(tmp_path: Path) -> None:
     assert [scene.image for scene in only_labels] == [None] * 3
 
 
+def test_a_part_of_the_scenes(tmp_path: Path) -> None:
+    for k in range(5):
+        label(tmp_path / f"{k}.png", 0)
+    whole = Dataset(name="mine", root=tmp_path, layout="globs", labels="*.png", ids="train")
+    first, rest = (whole.model_copy(update={"take": part}) for part in ((0, 3), (3, None)))
+    assert [scene.id for scene in find_scenes(first)] == ["0", "1", "2"]
+    assert [scene.id for scene in find_scenes(rest)] == ["3", "4"]
+    with pytest.raises(UserError, match="leaves none of its 5 scenes"):
+        find_scenes(whole.model_copy(update={"take": (5, None)}))
+
+
 def test_globs_of_unequal_numbers(tmp_path: Path) -> None:
     image(tmp_path / "a" / "1.png")
     label(tmp_path / "b" / "1.png")

@@ -28,8 +28,8 @@ def test_items_pass_unchanged_and_lazily(track: progress.Track) -> None:
 def test_bar_shows_count_and_what_was_done_before(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, width=120))
-    list(bar(range(7), total=10, description="painting", done=3))
-    assert "painting" in screen.getvalue() and "10/10" in screen.getvalue()
+    list(bar(range(7), total=10, description="painting", done=3, note=lambda: "loss 0.5"))
+    assert all(part in screen.getvalue() for part in ("painting", "10/10", "loss 0.5"))
 
 
 def test_a_bar_inside_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

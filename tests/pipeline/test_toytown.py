@@ -177,7 +177,7 @@ def test_no_photometric_change_makes_a_weather_of_the_sun(weather: str) -> None:
     assert left.std() > 12
 
 
-def counted(items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]:
+def counted(items: Iterable[T], /, *, total: int, description: str, done: int = 0, **options: object) -> Iterator[T]:
     """A progress function that stops after three items, as Ctrl-C would."""
     for number, item in enumerate(items):
         if number == 3:

@@ -1,0 +1,24 @@
+"""Work that overlaps: threads for what releases Python's lock, as reading files and counting pixels do."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], *, ahead: int = THREADS) -> Iterator[R]:
+    """`work` on every item, in threads; results in order. At most `ahead` of them are begun and not yet taken."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        begun: deque[Future[R]] = deque()
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
