@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,7 +27,7 @@ def record(name: str, title: str, rows: Sequence[Row], packages: Sequence[str] =
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console(width=160).print(table)
     RESULTS.mkdir(exist_ok=True)
-    entry = {"title": title, "date": datetime.now(UTC).date().isoformat(), "machine": machine()}
+    entry: dict[str, Any] = {"title": title, "date": datetime.now(UTC).date().isoformat(), "machine": machine()}
     entry["versions"] = {package: version(package) for package in ("torch", *packages)}
     entry["rows"] = [dict(row) for row in rows]
     (RESULTS / f"{name}.json").write_text(json.dumps(entry, indent=1) + "\n")

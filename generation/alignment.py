@@ -1,34 +1,74 @@
-"""How well the edges of an image follow the boundaries of its label map (ours)."""
+"""How well the edges of an image follow the boundaries of its label map (ours).
 
+The score is the share of boundary px that have an image edge close by. It asks nothing of edges inside of a class's
+area, where painted texture is wanted, so an image full of edges scores high on any mask. The control tells: the same
+share for the same boundaries moved to elsewhere in the image. What counts is how far the score is above its control.
+"""
+
+import pickle
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
+from pipeline.config.generation import GenerationConfig
+from pipeline.errors import UserError
 from pipeline.labels import IGNORE
 
 DETECTOR_GRID = 64  # controlnet-aux rounds the size that it detects at to multiples of this
+EDGE = 128  # of 255: a detector's answer from which on a px is an edge
+
+EdgeDetector = Callable[[np.ndarray], np.ndarray]
+"""(H, W, 3) uint8 image to (H, W) bool edges."""
+
+
+class Alignment(NamedTuple):
+    """Both numbers lie in 0 to 1; 1 and 1 where a label map has no boundary."""
+
+    score: float
+    control: float
+
+
+def edge_detector(config: GenerationConfig, device: str = "cpu") -> EdgeDetector:
+    """The detector that the config names. UserError where its weights are not there."""
+    name, weights = config.alignment_detector, config.alignment_weights
+    detect = _detector(name, "" if name == "canny" else weights, device)
+
+    def edges(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        resolution = max(DETECTOR_GRID, round(min(height, width) / DETECTOR_GRID) * DETECTOR_GRID)
+        found = detect(image, detect_resolution=resolution, image_resolution=resolution, output_type="np")[..., 0]
+        return np.asarray(Image.fromarray(found).resize((width, height), Image.Resampling.BILINEAR)) >= EDGE
+
+    return edges
 
 
 @cache
-def canny() -> Callable[..., Any]:
-    """controlnet-aux's Canny detector, imported late: the package loads every detector that it has."""
+def _detector(name: str, weights: str, device: str) -> Any:
+    """controlnet-aux's detector, imported late: the package loads every detector that it has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from controlnet_aux import CannyDetector
-    return CannyDetector()
-
-
-def image_edges(image: np.ndarray) -> np.ndarray:
-    """Canny edges (H, W) bool of an image (H, W, 3) uint8."""
-    height, width = image.shape[:2]
-    resolution = max(DETECTOR_GRID, round(min(height, width) / DETECTOR_GRID) * DETECTOR_GRID)
-    edges = canny()(image, detect_resolution=resolution, image_resolution=resolution)[..., 0]
-    return np.asarray(Image.fromarray(edges).resize((width, height), Image.Resampling.BILINEAR)) >= 128
+        import controlnet_aux
+    if name == "canny":
+        return controlnet_aux.CannyDetector()
+    kind = {"hed": controlnet_aux.HEDdetector, "pidinet": controlnet_aux.PidiNetDetector}[name]
+    file = {"hed": "ControlNetHED.pth", "pidinet": "table5_pidinet.pth"}[name]
+    if Path(weights).is_dir() and not (Path(weights) / file).is_file():
+        raise UserError(f"generation.alignment_weights: {weights} holds no {file}: fetch it from lllyasviel/Annotators")
+    try:
+        detector = kind.from_pretrained(weights)
+    except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(
+            f"generation.alignment_detector {name!r} needs {file} of {weights} ({reason}): put that file into a folder"
+            " and set generation.alignment_weights to it, or use 'canny', which needs no weights"
+        ) from error
+    return detector.to(device)
 
 
 def label_edges(label: np.ndarray) -> np.ndarray:
@@ -42,10 +82,17 @@ def label_edges(label: np.ndarray) -> np.ndarray:
     return edges
 
 
-def alignment(image: np.ndarray, label: np.ndarray, radius: int) -> float:
-    """Share of the label map's boundary px that have an image edge within `radius` px; 1 where there is no boundary."""
+def alignment(edges: np.ndarray, label: np.ndarray, radius: int) -> Alignment:
+    """Share of the label map's boundary px that have one of the image's `edges` (H, W) within `radius` px, and the
+    same of the boundaries rolled by half the width and a quarter of the height.
+
+    The boundaries are rolled, not the map, which would get new ones at its seam. Down as well as sideways, since
+    horizons lie at one height.
+    """
     boundary = label_edges(label)
     if not boundary.any():
-        return 1.0
-    near = maximum_filter(image_edges(image), size=2 * radius + 1)
-    return float(near[boundary].mean())
+        return Alignment(1.0, 1.0)
+    near = maximum_filter(edges, size=2 * radius + 1)
+    height, width = label.shape
+    moved = np.roll(boundary, (height // 4, width // 2), axis=(0, 1))
+    return Alignment(float(near[boundary].mean()), float(near[moved].mean()))

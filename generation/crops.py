@@ -8,23 +8,26 @@ from PIL import Image
 
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
+from pipeline.images import image_size
 from pipeline.labels import IGNORE, NUM_CLASSES, load_label_map
+from pipeline.pictures import colorize
 from pipeline.records import Box
 
 CROP_TRIES = 10  # released DAFormer and DGInStyle code
+KEPT_BYTES = 2**29
 
 
 class LabelReader:
     """Reads label maps by scene id, shrunk to `label_height` px (nearest) where that is given.
 
-    A few recent maps are kept decoded, since plans and shards visit neighbors of the same map.
+    The latest maps are kept decoded, up to `KEPT_BYTES`: plans and shards come back to the same ones.
     """
 
-    def __init__(self, scenes: Sequence[Scene], label_height: int | None, keep: int = 64) -> None:
+    def __init__(self, scenes: Sequence[Scene], label_height: int | None) -> None:
         self._scenes = {scene.id: scene for scene in scenes}
         self._height = label_height
-        self._keep = keep
         self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._bytes = 0
 
     def read(self, source: str) -> np.ndarray:
         """The (H, W) uint8 label map of scene `source`."""
@@ -34,8 +37,9 @@ class LabelReader:
         scene = self._scenes[source]
         label = shrink(load_label_map(scene.label, scene.ids), self._height)
         self._recent[source] = label
-        if len(self._recent) > self._keep:
-            self._recent.popitem(last=False)
+        self._bytes += label.nbytes
+        while self._bytes > KEPT_BYTES and len(self._recent) > 1:
+            self._bytes -= self._recent.popitem(last=False)[1].nbytes
         return label
 
     def crop(self, source: str, box: Box) -> np.ndarray:
@@ -48,18 +52,32 @@ def shrink(label: np.ndarray, height: int | None) -> np.ndarray:
     """Resize a label map to `height` px, nearest, keeping its aspect ratio."""
     if height is None or height == label.shape[0]:
         return label
-    width = round(label.shape[1] * height / label.shape[0])
+    width = shrunk_size(label.shape[0], label.shape[1], height)[1]
     return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
 
 
+def shrunk_size(height: int, width: int, wanted: int | None) -> tuple[int, int]:
+    """(height, width) of a map of that size once it is shrunk to `wanted` px."""
+    return (height, width) if wanted is None else (wanted, round(width * wanted / height))
+
+
+def check_sizes(scenes: Sequence[Scene], size: tuple[int, int], label_height: int | None) -> None:
+    """Read the header of every label map. Raises UserError, with the file, where one is smaller than a crop."""
+    for scene in scenes:
+        height, width = shrunk_size(*image_size(scene.label), label_height)
+        if height < size[0] or width < size[1]:
+            raise UserError(
+                f"{scene.label} is {width}x{height} px{' once shrunk' if label_height else ''}, smaller than the crop"
+                f" of {size[1]}x{size[0]} px: lower generation.size, raise generation.label_height or remove the map"
+            )
+
+
 def draw_crop(label: np.ndarray, size: tuple[int, int], class_id: int, wanted: float, rng: np.random.Generator) -> Box:
-    """A random crop of `size` that covers more than `wanted` px of the class; the last of 10 tries where none does."""
+    """A random crop of `size` that covers more than `wanted` px of the class; the last of 10 tries where none does.
+
+    The map is not smaller than the crop, see `check_sizes`.
+    """
     height, width = size
-    if label.shape[0] < height or label.shape[1] < width:
-        raise UserError(
-            f"a label map of {label.shape[1]}x{label.shape[0]} px is smaller than the crop of {width}x{height} px: "
-            "lower generation.size or raise generation.label_height"
-        )
     box = Box(0, 0, height, width)
     for _ in range(CROP_TRIES):
         top = int(rng.integers(0, label.shape[0] - height + 1))
@@ -68,6 +86,14 @@ def draw_crop(label: np.ndarray, size: tuple[int, int], class_id: int, wanted: f
         if np.count_nonzero(label[top : top + height, left : left + width] == class_id) > wanted:
             break
     return box
+
+
+def condition(labels: np.ndarray, channels: int) -> np.ndarray:
+    """ControlNet condition (B, channels, H, W) float32 of label maps (B, H, W), for a network that takes `channels`:
+    20 = one-hot, 3 = the classes' Cityscapes colors in [0, 1] with ignored px black."""
+    if channels == 3:
+        return (colorize(labels).transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
+    return one_hot(labels)
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
-from generation.folders import COMPONENTS, weights_folder
-from pipeline.errors import UserError
+from generation.crops import condition
+from generation.folders import weights_folders
+from generation.loading import load, load_scheduler, load_tokenizer
+from generation.lora import merge_lora
+from pipeline.config.generation import GenerationConfig
+from pipeline.config.weights import GeneratorParts
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,21 @@ class Generator:
         """Image px per latent cell."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    @property
+    def trained_cells(self) -> tuple[int, int]:
+        """Height and width in cells that the U-Net was trained at."""
+        size = self.unet.config.sample_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def grain(self) -> int:
+        """Cells that the sides of what the U-Net sees must be a multiple of."""
+        return int(2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def condition(self, labels: np.ndarray) -> Tensor:
+        """What the ControlNet takes (B, 20 or 3, H, W) for label maps (B, H, W)."""
+        return torch.from_numpy(condition(labels, self.controlnet.config.conditioning_channels)).to(self.device)
+
     @torch.inference_mode()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Text embeddings (B, tokens, D) of the prompts."""
@@ -57,22 +75,36 @@ class Generator:
         images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
 
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> Tensor:
+        """Latents (B, L, H / cell, W / cell) of images (B, H, W, 3) uint8: the mode of the VAE's distribution."""
+        pixels = torch.from_numpy(images.copy()).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
 
-def load_generator(weights: str, device: torch.device) -> Generator:
-    """Load the generator that `generation.weights` names, in float32 and evaluation mode."""
-    folder = weights_folder(weights)
-    diffusers_logging.disable_progress_bar()  # they take a second and would tear our own bar
-    transformers_logging.disable_progress_bar()
-    try:
-        pipeline = StableDiffusionControlNetPipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, safety_checker=None, requires_safety_checker=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{folder} does not load as a diffusers ControlNet pipeline ({reason}): fetch or train it again"
-        ) from error
-    networks = {name: getattr(pipeline, name) for name in COMPONENTS}
-    for name in ("vae", "text_encoder", "unet", "controlnet"):
-        networks[name].to(device).eval().requires_grad_(False)
-    return Generator(**networks)
+    def prepare(self, config: GenerationConfig) -> None:
+        """Make the networks ready for painting, in place and once: LoRA, precision, layout in memory, compiler."""
+        if config.lora is not None:
+            merge_lora(self.unet, config.lora, config.lora_scale)
+        for network in (self.unet, self.controlnet):
+            if config.precision == "bf16":
+                network.bfloat16()
+            if self.device.type == "cuda":  # its matrix units take channels last; on a CPU it only costs
+                network.to(memory_format=torch.channels_last)
+            if config.compile:
+                network.compile()
+
+
+def load_generator(weights: GeneratorParts | str, device: torch.device) -> Generator:
+    """Load the generator that `generation.weights` names, in float32 and evaluation mode.
+
+    One that is put together from parts gets DDIM on its prior's noise schedule, as DGInStyle's released code has.
+    """
+    folders = weights_folders(weights)
+    return Generator(
+        vae=load(AutoencoderKL, folders["vae"]).to(device),
+        text_encoder=load(CLIPTextModel, folders["text_encoder"]).to(device),
+        tokenizer=load_tokenizer(CLIPTokenizer, folders["tokenizer"]),
+        unet=load(UNet2DConditionModel, folders["unet"]).to(device),
+        controlnet=load(ControlNetModel, folders["controlnet"]).to(device),
+        scheduler=load_scheduler(folders["scheduler"], ddim=isinstance(weights, GeneratorParts)),
+    )

@@ -60,12 +60,12 @@ def build_unet(config: PriorTraining, latent_channels: int, sample_size: tuple[i
 def build_controlnet(unet: UNet2DConditionModel, image_levels: int) -> ControlNetModel:
     """ControlNet that starts as a copy of `unet`'s encoder; condition = one-hot label, ignore as the last channel.
 
-    `image_levels` is the number of the VAE's resolutions, so that the condition shrinks as the image does.
+    `image_levels` is the number of the VAE's resolutions, so that the condition shrinks as the image does; Stable
+    Diffusion's four get the widths of the published ControlNets.
     """
+    widths = (16, 32, 96, 256) if image_levels == 4 else tuple(16 * 2**level for level in range(image_levels))
     copy = ControlNetModel.from_unet(
-        unet,
-        conditioning_channels=NUM_CLASSES + 1,
-        conditioning_embedding_out_channels=tuple(16 * 2**level for level in range(image_levels)),
+        unet, conditioning_channels=NUM_CLASSES + 1, conditioning_embedding_out_channels=widths
     )
     config = {key: value for key, value in copy.config.items() if not key.startswith("_")}
     config["addition_embed_type_num_heads"] = unet.config.addition_embed_type_num_heads  # from_unet forgets it

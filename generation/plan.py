@@ -1,31 +1,48 @@
 """The plan: every request of a generated data set, decided and written down before any image is made."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from generation.crops import LabelReader, draw_crop
-from pipeline.config.generation import GenerationConfig
+from generation.crops import LabelReader, check_sizes, draw_crop
+from pipeline.config.generation import PLAIN, GenerationConfig
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
 from pipeline.progress import Track, silent
 from pipeline.rare_classes import rare_class_probabilities
-from pipeline.records import GenerationRequest
+from pipeline.records import Box, GenerationRequest
 from pipeline.seeding import generator
+
+PLAN = "plan.jsonl"
+DEPENDS_ON = {
+    "counts", "prompt", "plain_prompt", "class_separator", "conditions", "classes", "size", "label_height",
+    "rare_class_temperature", "rare_class_pixels", "seed",
+}  # fmt: skip
+"""The fields of the generation section that decide the plan."""
 
 
 def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track = silent) -> list[GenerationRequest]:
     """The requests of `config` on the label maps of `scenes`, the same list on every machine.
 
     Class, label map and crop of each request are drawn by rare-class sampling, from a generator of its own, so that
-    asking for more images of one condition changes no other request. Raises UserError where the label maps are
-    smaller than the crop or hold no class at all.
+    asking for more images of one condition changes no other request. Every label map is read. Raises UserError where
+    one is bad or smaller than the crop, where none holds a class (or one that is asked for), and where no image is
+    asked for.
     """
-    reader = LabelReader(scenes, config.label_height, keep=len(scenes) if config.label_height else 256)
+    # sorted, as the order of the conditions does not enter the key
+    names = [(condition, k) for condition, count in sorted(config.counts.items()) for k in range(count)]
+    if not names:
+        raise UserError("generation.counts asks for 0 images: give at least one condition a count")
+    check_sizes(scenes, config.size, config.label_height)
+    reader = LabelReader(scenes, config.label_height)
     pixels = np.stack(
         [
-            np.bincount(reader.read(scene.id).ravel(), minlength=IGNORE + 1)[:NUM_CLASSES]
+            Image.fromarray(reader.read(scene.id)).histogram()[:NUM_CLASSES]
             for scene in progress(scenes, total=len(scenes), description="Counting classes")
         ]
     )
@@ -33,36 +50,58 @@ def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track =
         raise UserError(
             f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: mend 'ids' of data.source"
         )
-    names = [(condition, k) for condition, count in config.counts.items() for k in range(count)]
-    if not names:
-        raise UserError("generation.counts asks for 0 images: give at least one condition a count")
-    bar = progress(names, total=len(names), description="Planning")
-    return [_request(config, scenes, pixels, reader, name) for name in bar]
-
-
-def _request(
-    config: GenerationConfig,
-    scenes: Sequence[Scene],
-    pixels: np.ndarray,
-    reader: LabelReader,
-    name: tuple[str, int],
-) -> GenerationRequest:
-    condition, k = name
-    rng = generator("plan", config.seed, condition, k)
     eligible = pixels > config.rare_class_pixels
     if not eligible.any():  # maps with less than that of every class: any occurrence counts
         eligible = pixels > 0
-    probabilities = rare_class_probabilities(pixels.sum(0), config.rare_class_temperature, np.any(eligible, axis=0))
-    class_id = int(rng.choice(NUM_CLASSES, p=probabilities))
-    scene = scenes[int(rng.choice(np.flatnonzero(eligible[:, class_id])))]
-    label = reader.read(scene.id)
-    box = draw_crop(label, config.size, class_id, config.rare_class_pixels / 2, rng)
-    prompt = write_prompt(config, reader.crop(scene.id, box), condition)
-    return GenerationRequest(f"{condition}-{k:06d}", scene.id, box, class_id, condition, prompt, config.seed)
+    probabilities = class_probabilities(config, pixels.sum(0), np.any(eligible, axis=0))
+
+    def request(condition: str, k: int) -> GenerationRequest:
+        rng = generator("plan", config.seed, condition, k)
+        class_id = int(rng.choice(NUM_CLASSES, p=probabilities))
+        scene = scenes[int(rng.choice(np.flatnonzero(eligible[:, class_id])))]
+        box = draw_crop(reader.read(scene.id), config.size, class_id, config.rare_class_pixels / 2, rng)
+        prompt = write_prompt(config, reader.crop(scene.id, box), condition)
+        return GenerationRequest(f"{condition}-{k:06d}", scene.id, box, class_id, condition, prompt, config.seed)
+
+    return [request(*name) for name in progress(names, total=len(names), description="Planning")]
+
+
+def class_probabilities(config: GenerationConfig, pixels: np.ndarray, available: np.ndarray) -> np.ndarray:
+    """How likely a request asks for each class, (19,): the shares that `config.classes` gives, and rare-class sampling
+    over the other classes for the rest. `pixels` (19,) are the data set's, `available` (19,) the classes with a map.
+    """
+    named = np.array([name in config.classes for name in CLASS_NAMES])
+    shares = np.array([config.classes.get(name, 0.0) for name in CLASS_NAMES])
+    rest = 1 - shares.sum()
+    if missing := [CLASS_NAMES[c] for c in np.flatnonzero((shares > 0) & ~available)]:
+        raise UserError(
+            f"generation.classes asks for {missing[0]!r}, but no label map has more than {config.rare_class_pixels} px"
+            " of it: leave it out, or lower generation.rare_class_pixels"
+        )
+    others = available & ~named
+    if rest > 1e-9 and not others.any():
+        raise UserError(
+            f"generation.classes gives shares of {1 - rest:g} in all and no other class can be asked for: let them sum"
+            " to 1"
+        )
+    if others.any():
+        shares = shares + max(rest, 0.0) * rare_class_probabilities(pixels, config.rare_class_temperature, others)
+    return np.asarray(shares / shares.sum())
 
 
 def write_prompt(config: GenerationConfig, label: np.ndarray, condition: str) -> str:
-    """The prompt of a crop: the names of the classes that it shows, and the weather unless `condition` is plain."""
+    """The prompt of a crop: the names of the classes that it shows, in the words that `condition` has."""
     present = [CLASS_NAMES[c] for c in np.unique(label) if c != IGNORE]
-    template = config.plain_prompt if condition == "plain" else config.prompt
-    return template.format(classes=", ".join(present), weather=condition)
+    template = config.conditions.get(condition, config.plain_prompt if condition == PLAIN else config.prompt)
+    return template.format(classes=config.class_separator.join(present) or "a street", weather=condition)
+
+
+def plan_text(requests: Sequence[GenerationRequest]) -> str:
+    """What `plan.jsonl` holds: a line per request."""
+    return "".join(json.dumps(asdict(request)) + "\n" for request in requests)
+
+
+def read_plan(folder: Path) -> list[GenerationRequest]:
+    """The requests that `plan.jsonl` in `folder` holds."""
+    rows = map(json.loads, (folder / PLAN).read_text(encoding="utf-8").splitlines())
+    return [GenerationRequest(**{**row, "box": Box(**row["box"])}) for row in rows]

@@ -95,10 +95,16 @@ def cut(arrays: np.ndarray, places: np.ndarray, crop: tuple[int, int], cell: int
     return np.stack([arrays[i, t * cell : t * cell + crop[0], x * cell : x * cell + crop[1]] for i, t, x in places])
 
 
+def class_names(label: np.ndarray, separator: str = ", ") -> str:
+    """The names of the classes that a label map shows, in the order of their ids."""
+    return separator.join(CLASS_NAMES[c] for c in np.unique(label) if c != IGNORE)
+
+
 def captions(labels: np.ndarray, weathers: Sequence[str | None]) -> list[str]:
     """Captions of crops (B, h, w): the classes present, and the weather where it is not None."""
-    names = [", ".join(CLASS_NAMES[c] for c in np.unique(label) if c != IGNORE) for label in labels]
     return [
-        PLAIN_CAPTION.format(classes=classes) if weather is None else CAPTION.format(classes=classes, weather=weather)
-        for classes, weather in zip(names, weathers, strict=True)
+        PLAIN_CAPTION.format(classes=class_names(label))
+        if weather is None
+        else CAPTION.format(classes=class_names(label), weather=weather)
+        for label, weather in zip(labels, weathers, strict=True)
     ]

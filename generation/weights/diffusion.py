@@ -1,4 +1,4 @@
-"""Latents, losses and previews of the tiny generator's diffusion trainings."""
+"""Latents, losses and previews of the diffusion trainings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -65,27 +65,36 @@ def normalize_latents(vae: AutoencoderKL, latents: np.ndarray) -> None:
     back.weight *= std[None, :, None, None]
 
 
+def draw_noise(scheduler: DDIMScheduler, seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Uniformly drawn timesteps (B,) and unit normal noise of `shape` (B, L, h, w), on the CPU."""
+    rng = torch.Generator().manual_seed(seed)
+    timesteps = torch.randint(int(scheduler.config.num_train_timesteps), (shape[0],), generator=rng)
+    return timesteps, torch.randn(tuple(shape), generator=rng)
+
+
 def diffusion_loss(
-    unet: UNet2DConditionModel,
+    unet: nn.Module,
     scheduler: DDIMScheduler,
     latents: Tensor,
     text: Tensor,
-    seed: int,
-    control: tuple[ControlNetModel, Tensor] | None = None,
+    drawn: tuple[Tensor, Tensor],
+    control: tuple[nn.Module, Tensor] | None = None,
 ) -> Tensor:
-    """Mean squared error of the predicted velocity at uniformly drawn timesteps; `control` = network and condition."""
-    rng = torch.Generator().manual_seed(seed)
-    steps = int(scheduler.config.num_train_timesteps)
-    timesteps = torch.randint(steps, (len(latents),), generator=rng).to(latents.device)
-    noise = torch.randn(latents.shape, generator=rng).to(latents.device)
+    """Mean squared error of what the U-Net predicts (noise or velocity, as its scheduler says) at the drawn timesteps.
+
+    `drawn` = timesteps and noise for `latents` (B, L, h, w); `control` = ControlNet and its condition (B, C, H, W).
+    """
+    timesteps, noise = (tensor.to(latents.device) for tensor in drawn)
     noisy = scheduler.add_noise(latents, noise, timesteps)
     residuals: dict[str, Any] = {}
     if control is not None:
         controlnet, condition = control
         down, mid = controlnet(noisy, timesteps, text, controlnet_cond=condition, return_dict=False)
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
-    velocity = unet(noisy, timesteps, text, **residuals).sample
-    return F.mse_loss(velocity, scheduler.get_velocity(latents, noise, timesteps))
+    predicted = unet(noisy, timesteps, text, **residuals).sample
+    if scheduler.config.prediction_type == "v_prediction":
+        return F.mse_loss(predicted, scheduler.get_velocity(latents, noise, timesteps))
+    return F.mse_loss(predicted, noise)
 
 
 @torch.inference_mode()
@@ -94,7 +103,7 @@ def sample(
     scheduler: DDIMScheduler,
     text: Text,
     prompts: Sequence[str],
-    shape: tuple[int, int, int],
+    shape: Sequence[int],
     control: tuple[ControlNetModel, Tensor] | None = None,
     *,
     steps: int = 20,
@@ -126,6 +135,8 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> np.ndarray:
 
 
 def save_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
-    """One PNG, doubled in size; each row is (B, H, W, 3) uint8."""
+    """One PNG, doubled in size where images are small; each row is (B, H, W, 3) uint8."""
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
-    Image.fromarray(sheet).resize((2 * sheet.shape[1], 2 * sheet.shape[0]), Image.Resampling.NEAREST).save(path)
+    factor = 2 if rows[0].shape[1] < 256 else 1
+    size = factor * sheet.shape[1], factor * sheet.shape[0]
+    Image.fromarray(sheet).resize(size, Image.Resampling.NEAREST).save(path)

@@ -36,13 +36,16 @@ def ship_weights(config: WeightsConfig, folder: Path, destination: Path) -> None
 
 def model_card(config: WeightsConfig, folder: Path) -> str:
     """The card's text; every number is read from the config and the logs."""
+    scratch, source = config.scratch, config.source
+    assert scratch is not None and not isinstance(source, str)
+    fits = {"vae": scratch.vae, "prior": scratch.prior, "source": source, "controlnet": config.controlnet}
     ends = {part: last_line(folder / "training" / part / "log.jsonl") for part in PARTS}
     cells = [
         (
             part,
             PARTS[part],
             end["step"],
-            getattr(config, part).batch_size,
+            fits[part].batch_size,
             f"{end['seconds'] / 60:.1f}",
             f"{end['loss']:.4f}",
         )
@@ -60,8 +63,8 @@ library_name: diffusers
 A tiny Stable-Diffusion-layout generator ({width}x{height} px) for flexseg's embedded world. It exists so that the main
 job runs without a download, and knows nothing of real streets. diffusers' `StableDiffusionControlNetPipeline` opens it.
 
-Trained from nothing on flexseg's own renders ({config.prior_images} of the prior's world, {config.source_images} of the
-source, seed {config.seed}), never on a target scene, with `flexseg weights train toy-weights`.
+Trained from nothing on flexseg's own renders ({scratch.prior_images} of the prior's world, {scratch.source_images} of
+the source, seed {config.seed}), never on a target scene, with `flexseg weights train toy-weights`.
 
 | part | what | steps | batch | minutes | last loss |
 |---|---|---|---|---|---|

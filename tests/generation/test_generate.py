@@ -14,17 +14,19 @@ from diffusers import StableDiffusionControlNetPipeline
 from PIL import Image
 
 from generation.crops import one_hot
-from generation.denoise import denoise, starting_noise
-from generation.folders import weights_fingerprint, weights_folder
-from generation.generate import generate
+from generation.denoise import denoise
+from generation.folders import weights_fingerprint, weights_folders
+from generation.generate import generate, join
 from generation.models import load_generator
-from generation.plan import plan
+from generation.plan import plan, plan_text, read_plan
+from generation.schedulers import starting_noise
+from generation.shards import WORK
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
 
-MACHINE = Machine(device="cpu")
+MACHINE = Machine(device="cpu", generation_workers=1)
 
 
 def config(weights: Path, **changes: object) -> GenerationConfig:
@@ -55,7 +57,14 @@ def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene]
         cropped = label[box.top : box.top + box.height, box.left : box.left + box.width]
         np.testing.assert_array_equal(np.asarray(row["label"]), cropped)
         assert (row["prompt"], row["condition"], row["seed"]) == (request.prompt, request.condition, request.seed)
-        assert 0 <= row["alignment"] <= 1
+        assert 0 <= row["alignment"] <= 1 and 0 <= row["alignment_control"] <= 1
+    card = (tmp_path / "set/README.md").read_text()
+    assert "![histogram" in card and Image.open(tmp_path / "set/alignment.png").format == "PNG"
+    for count, name in ((3, "sunny"), (2, "night")):
+        assert f"| {name} | {count} |" in card
+    assert set(rows.column_names) == {
+        line.split("|")[1].strip() for line in card.split("what it is |")[1].splitlines()[2:12]
+    }
 
 
 def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
@@ -63,9 +72,9 @@ def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes
     requests = plan(settings, scenes)
     generate(settings, requests, scenes, tmp_path / "whole", machine=MACHINE)
 
-    def interrupted(items, *, total, description, done=0):  # type: ignore[no-untyped-def]  # a Track that fails
+    def interrupted(items, **options):  # type: ignore[no-untyped-def]  # a Track that fails
         for k, item in enumerate(items):
-            if k == 3:
+            if k == 2:
                 raise KeyboardInterrupt
             yield item
 
@@ -77,6 +86,45 @@ def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes
     generate(settings, requests, scenes, tmp_path / "resumed", machine=MACHINE)
     assert first.stat().st_mtime_ns == made
     assert digests(tmp_path / "resumed") == digests(tmp_path / "whole")
+
+
+def test_joining_paints_what_is_left_and_leaves_the_rest_to_the_other_call(
+    tiny_weights: Path, scenes: list[Scene], tmp_path: Path
+) -> None:
+    settings = config(tiny_weights)
+    requests = plan(settings, scenes)
+    generate(settings, requests, scenes, tmp_path / "whole", machine=MACHINE)
+    (tmp_path / "joined" / WORK).mkdir(parents=True)
+    (tmp_path / "joined/plan.jsonl").write_text(plan_text(requests))
+    join(settings, scenes, tmp_path / "joined", machine=MACHINE)
+    assert {path.name for path in (tmp_path / "joined").iterdir()} == {WORK, "data", "plan.jsonl"}
+    generate(settings, requests, scenes, tmp_path / "joined", machine=MACHINE)
+    assert digests(tmp_path / "joined") == digests(tmp_path / "whole")
+    with pytest.raises(UserError, match="nothing to join"):
+        join(settings, scenes, tmp_path / "joined", machine=MACHINE)
+
+
+def test_another_plan_in_the_folder_is_refused(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+    settings = config(tiny_weights)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/plan.jsonl").write_text(plan_text(plan(config(tiny_weights, seed=1), scenes)))
+    with pytest.raises(UserError, match="of another plan"):
+        generate(settings, plan(settings, scenes), scenes, tmp_path / "set", machine=MACHINE)
+    assert read_plan(tmp_path / "set") == plan(config(tiny_weights, seed=1), scenes)
+
+
+def test_threads_are_given_back(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+    settings = config(tiny_weights)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        generate(settings, plan(settings, scenes), scenes, tmp_path / "two", machine=MACHINE)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        generate(settings, plan(settings, scenes), scenes, tmp_path / "one", machine=MACHINE)
+    finally:
+        torch.set_num_threads(before)
+    assert digests(tmp_path / "two") == digests(tmp_path / "one")
 
 
 def test_denoising_equals_the_pipeline_of_diffusers(tiny_weights: Path) -> None:
@@ -116,10 +164,10 @@ def test_an_images_noise_is_its_own(tiny_weights: Path) -> None:
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a set that ships with flexseg"):
-        weights_folder(str(tmp_path / "nowhere"))
+        weights_folders(str(tmp_path / "nowhere"))
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UserError, match="lacks vae, text_encoder"):
-        weights_folder(str(tmp_path))
+        weights_folders(str(tmp_path))
 
 
 def test_damaged_weights_are_one_line(tiny_weights: Path, tmp_path: Path) -> None:
@@ -129,7 +177,7 @@ def test_damaged_weights_are_one_line(tiny_weights: Path, tmp_path: Path) -> Non
     file = broken / "unet/diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     assert weights_fingerprint(str(broken)) != weights_fingerprint(str(tiny_weights))
-    with pytest.raises(UserError, match="does not load as a diffusers ControlNet pipeline") as caught:
+    with pytest.raises(UserError, match="does not load as a diffusers UNet2DConditionModel") as caught:
         load_generator(str(broken), torch.device("cpu"))
     assert "\n" not in str(caught.value)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
-from generation.crops import draw_crop, one_hot, shrink
+from generation.crops import LabelReader, check_sizes, one_hot, shrink
 from generation.plan import plan
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
@@ -33,6 +34,11 @@ def test_a_request_does_not_depend_on_the_others(scenes: list[Scene]) -> None:
     few = {r.id: r.digest for r in plan(config(counts={"night": 5}), scenes)}
     many = {r.id: r.digest for r in plan(config(counts={"sunny": 9, "night": 12}), scenes)}
     assert few.items() <= many.items()
+
+
+def test_the_order_of_the_conditions_does_not_count(scenes: list[Scene]) -> None:
+    one, other = ({"night": 2, "sunny": 3}, {"sunny": 3, "night": 2})
+    assert plan(config(counts=one), scenes) == plan(config(counts=other), scenes)
 
 
 def test_rare_class_is_drawn_far_more_often_than_it_occurs(scenes: list[Scene]) -> None:
@@ -81,9 +87,58 @@ def test_all_ignored_maps_are_refused(tmp_path: Path) -> None:
         plan(config(), scenes)
 
 
-def test_a_map_smaller_than_the_crop_is_refused() -> None:
-    with pytest.raises(UserError, match="smaller than the crop"):
-        draw_crop(np.zeros((16, 16), np.uint8), (32, 64), 0, 1, np.random.default_rng(0))
+def test_a_map_smaller_than_the_crop_is_named(scenes: list[Scene]) -> None:
+    with pytest.raises(UserError, match=r"0\.png is 128x64 px, smaller than the crop of 64x128 px"):
+        plan(config(size=(128, 64)), scenes)
+    check_sizes(scenes, (64, 128), None)
+    with pytest.raises(UserError, match=r"0\.png is 60x30 px once shrunk"):
+        plan(config(label_height=30), scenes)
+
+
+def test_class_shares_override_rare_class_sampling(scenes: list[Scene]) -> None:
+    counts = {"sunny": 400}
+    drawn = Counter(r.class_id for r in plan(config(counts=counts, classes={"road": 0.3}), scenes))
+    assert abs(drawn[0] - 120) < 40  # 4.4 standard deviations
+    assert drawn[16] > 250  # the rest is still drawn by rare-class sampling
+    drawn = Counter(r.class_id for r in plan(config(counts=counts, classes={"train": 0.0}), scenes))
+    assert drawn[16] == 0 and drawn[0] > 0 and drawn[10] > 0
+    whole = {"road": 0.25, "sky": 0.25, "train": 0.5}
+    drawn = Counter(r.class_id for r in plan(config(counts=counts, classes=whole), scenes))
+    assert abs(drawn[16] - 200) < 45 and abs(drawn[0] - 100) < 40
+
+
+def test_class_shares_that_cannot_be(scenes: list[Scene]) -> None:
+    with pytest.raises(UserError, match="asks for 'rider', but no label map"):
+        plan(config(classes={"rider": 0.1}), scenes)
+    with pytest.raises(UserError, match="let them sum to 1"):
+        plan(config(classes={"road": 0.1, "sky": 0.1, "train": 0.1}), scenes)
+    for wrong, why in (({"riders": 0.1}, "choose among road"), ({"road": 0.6, "sky": 0.6}, "sum to 1 at most")):
+        with pytest.raises(ValidationError, match=why):
+            config(classes=wrong)
+
+
+def test_own_conditions_have_prompts_of_their_own(scenes: list[Scene]) -> None:
+    dusk = {"dusk": "A city street scene with {classes}, at dusk."}
+    requests = plan(config(counts={"dusk": 3, "night": 1}, conditions=dusk), scenes)
+    assert [r.prompt.split(", ")[-1] for r in requests] == ["at dusk."] * 3 + ["in night weather."]
+    for changes, why in (
+        ({"counts": {"dusk": 3}}, "asks for 'dusk': choose one of foggy, night, plain"),
+        ({"counts": {"../x": 3}, "conditions": {"../x": "x"}}, "part of file names"),
+        ({"conditions": {"dusk": "{classes} {time}"}}, "only {classes} and {weather} are known"),
+        ({"prompt": "{"}, "cannot be filled in"),
+    ):
+        with pytest.raises(ValidationError, match=why):
+            config(**changes)
+
+
+def test_memory_for_label_maps_is_bounded(scenes: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generation.crops.KEPT_BYTES", 2 * 64 * 128)
+    reader = LabelReader(scenes, None)
+    maps = [reader.read(scene.id) for scene in (*scenes, *scenes)]
+    assert len(reader._recent) == 2 and reader._bytes == 2 * 64 * 128
+    for k, scene in enumerate(scenes):
+        np.testing.assert_array_equal(maps[k], maps[k + len(scenes)])
+        np.testing.assert_array_equal(maps[k], np.asarray(Image.open(scene.label)))
 
 
 def test_one_hot_has_one_channel_per_class_and_ignore_last() -> None:

@@ -1,22 +1,27 @@
 """The tiny generator's training, on miniature settings."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionControlNetPipeline
+from safetensors.torch import load_file
 from torch import nn
 
 from generation.networks import build_scheduler, build_tokenizer, build_vae
+from generation.weights import finetune, scratch
 from generation.weights import fit as fit_module
 from generation.weights.bank import CAPTION, PLAIN_CAPTION, Bank, CropSampler, captions, cut
-from generation.weights.diffusion import decode, encode, normalize_latents
-from generation.weights.fit import fit, learning_rate_factor
+from generation.weights.diffusion import decode, encode, normalize_latents, sample
+from generation.weights.finetune import CONTROLNET, SOURCE_UNET
+from generation.weights.fit import Part, fit, learning_rate_factor
 from generation.weights.ship import ship_weights
-from generation.weights.train import train_weights
+from generation.weights.train import train_from_scratch
 from pipeline.config.experiment import load_config
+from pipeline.config.machine import Machine
 from pipeline.config.weights import Fit, VaeTraining, WeightsConfig
 from pipeline.errors import UserError
 from pipeline.labels import CLASS_NAMES
@@ -25,28 +30,37 @@ from pipeline.toytown import WEATHERS
 FIT = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup": 1, "ema": 0.5}
 CONFIG = WeightsConfig.model_validate(
     {
-        "size": (32, 64),
         "crop": (16, 32),
-        "prior_images": 3,
-        "source_images": 3,
-        "vae": {**FIT, "channels": (8, 8, 8), "crop": 16, "latent_channels": 4},
-        "prior": {**FIT, "channels": (8, 8, 16), "text_width": 16, "text_layers": 1},
+        "scratch": {
+            "size": (32, 64),
+            "prior_images": 3,
+            "source_images": 3,
+            "vae": {**FIT, "channels": (8, 8, 8), "crop": 16, "latent_channels": 4},
+            "prior": {**FIT, "channels": (8, 8, 16), "text_width": 16, "text_layers": 1},
+        },
         "source": FIT,
         "controlnet": FIT,
     }
 )
 
 
+CPU = Machine(device="cpu")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    train_weights(CONFIG, folder)
+    with pytest.MonkeyPatch.context() as patch:  # one preview per training, of one denoising step
+        patch.setattr(fit_module, "PREVIEWS", 1)
+        for module in (scratch, finetune):
+            patch.setattr(module, "sample", partial(sample, steps=1))
+        train_from_scratch(CONFIG, folder, machine=CPU)
     return folder
 
 
 def test_plain_diffusers_opens_and_runs_what_ships(trained: Path, tmp_path: Path) -> None:
     ship_weights(CONFIG, trained, tmp_path)
-    assert not (tmp_path / "source_unet").exists()
+    assert not (tmp_path / SOURCE_UNET).exists()
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(tmp_path, dtype=torch.float32)
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     for name in ("vae", "unet", "controlnet", "text_encoder"):
@@ -66,7 +80,7 @@ def test_plain_diffusers_opens_and_runs_what_ships(trained: Path, tmp_path: Path
 
 def test_a_finished_training_is_not_repeated(trained: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
-    train_weights(CONFIG, trained)
+    train_from_scratch(CONFIG, trained, machine=CPU)
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
@@ -76,22 +90,21 @@ def test_unfinished_training_does_not_ship(tmp_path: Path) -> None:
 
 
 def test_resumed_training_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY", 2)
     monkeypatch.setattr(fit_module, "LOG_EVERY", 1)
-    config = Fit(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, ema=0.9)
+    config = Fit(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, ema=0.9, checkpoint_every=2)
 
     def run(folder: Path, stop_before: int | None) -> list[torch.Tensor]:
         with torch.random.fork_rng():
             torch.manual_seed(3)
             network = nn.Linear(5, 2)
 
-        def loss(step: int) -> torch.Tensor:
-            if step == stop_before:
+        def loss(network: nn.Module, part: Part) -> torch.Tensor:
+            if part.step == stop_before:
                 raise KeyboardInterrupt
-            values = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
+            values = torch.randn(4, 5, generator=torch.Generator().manual_seed(part.step))[part.rows]
             return (network(values) - values[:, :2]).square().mean()
 
-        fit(network, loss, config, folder)
+        fit(network, iter, loss, config, folder)
         return [parameter.detach().clone() for parameter in network.parameters()]
 
     whole = run(tmp_path / "whole", None)
@@ -106,10 +119,36 @@ def test_resumed_training_repeats_the_uninterrupted_one(tmp_path: Path, monkeypa
     assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     network = nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="step 2"):
-        fit(network, lambda step: network.weight.sum() * float("nan"), Fit(steps=2, learning_rate=1.0), tmp_path)
+    config = Fit(steps=4, batch_size=1, learning_rate=1e-3, checkpoint_every=2)
+
+    def loss(network: nn.Module, part: Part) -> torch.Tensor:
+        return network(torch.ones(1, 1)).sum() * (float("nan") if part.step == 3 else 1.0)
+
+    with pytest.raises(UserError, match="the loss is nan at step 4; the checkpoint before it is kept: lower the"):
+        fit(network, iter, loss, config, tmp_path)
+    weights = load_file(tmp_path / "checkpoint/model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in weights.values())
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2]
+
+
+def test_a_checkpoint_survives_a_kill_during_its_exchange(tmp_path: Path) -> None:
+    config = Fit(steps=4, batch_size=1, learning_rate=1e-3, checkpoint_every=2)
+    seen: list[int] = []
+
+    def loss(network: nn.Module, part: Part) -> torch.Tensor:
+        seen.append(part.step)
+        if seen == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return network(torch.ones(1, 1)).sum()
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(nn.Linear(1, 1), iter, loss, config, tmp_path)
+    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")  # killed between its two renames
+    fit(nn.Linear(1, 1), iter, loss, config, tmp_path)
+    assert seen == [0, 1, 2, 2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "log.jsonl"]
 
 
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:
@@ -118,6 +157,8 @@ def test_learning_rate_warms_up_and_ends_near_zero() -> None:
     assert max(factors) == factors[9] == pytest.approx(1)
     assert factors[55] == pytest.approx(0.5)
     assert 0 < factors[-1] < 1e-3
+    constant = Fit(steps=100, learning_rate=1.0, warmup=10, schedule="constant")
+    assert [learning_rate_factor(step, constant) for step in (4, 10, 99)] == [0.5, 1, 1]
 
 
 def test_each_word_of_a_prompt_is_one_token_of_its_own(tmp_path: Path) -> None:
@@ -183,6 +224,24 @@ def test_preset_states_what_ships() -> None:
     assert weights.crop == (64, 128)
 
 
-def test_crop_that_the_networks_cannot_halve_is_refused() -> None:
+def test_published_names_hold_what_the_generator_holds(trained: Path) -> None:
+    files = [trained / name / "diffusion_pytorch_model.safetensors" for name in (CONTROLNET, "controlnet")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert (trained / SOURCE_UNET / "config.json").is_file()
+
+
+def wrong(**changes: object) -> WeightsConfig:
+    return WeightsConfig.model_validate({**CONFIG.model_dump(), **changes})
+
+
+def test_weights_sections_that_say_too_much_or_too_little() -> None:
     with pytest.raises(ValueError, match="multiple of 16 px"):
-        WeightsConfig.model_validate({**CONFIG.model_dump(), "crop": (24, 32)})
+        wrong(crop=(24, 32))
+    with pytest.raises(ValueError, match="give one of 'prior_from' .* and 'scratch'"):
+        wrong(prior_from="toy-town")
+    with pytest.raises(ValueError, match="give one of 'prior_from' .* and 'scratch'"):
+        wrong(scratch=None)
+    with pytest.raises(ValueError, match="leave out 'height'"):
+        wrong(source={**FIT, "height": 32})
+    with pytest.raises(ValueError, match="batch_size 3 does not divide into 2 equal parts"):
+        wrong(controlnet={**FIT, "batch_size": 3, "accumulation": 2})

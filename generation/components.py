@@ -1,0 +1,31 @@
+"""Large connected components of a label map: what multi-resolution latent fusion keeps from the first pass."""
+
+import numpy as np
+from scipy.ndimage import label as connected_components
+
+from pipeline.labels import IGNORE
+
+EIGHT_NEIGHBORS = np.ones((3, 3), bool)
+
+
+def large_components(label: np.ndarray, pixels: int) -> np.ndarray:
+    """Px (H, W) bool of `label` that lie in an 8-connected component of one class with more than `pixels` px.
+
+    Ignored px are a class of their own here, as they are to the ControlNet: a large ignored region has no boundary
+    that a second pass could sharpen, and a small one is painted again together with what surrounds it.
+    """
+    large = np.zeros(label.shape, bool)
+    sizes = np.bincount(label.ravel(), minlength=IGNORE + 1)
+    for class_id in np.flatnonzero(sizes > pixels):
+        components, count = connected_components(label == class_id, EIGHT_NEIGHBORS)
+        keep = np.bincount(components.ravel(), minlength=count + 1) > pixels
+        keep[0] = False  # all other classes
+        large |= keep[components]
+    return large
+
+
+def to_cells(mask: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """`mask` (H, W) at `canvas` cells, nearest: a cell takes its first px, as in the released code."""
+    rows = np.arange(canvas[0]) * mask.shape[0] // canvas[0]
+    columns = np.arange(canvas[1]) * mask.shape[1] // canvas[1]
+    return mask[np.ix_(rows, columns)]

@@ -1,0 +1,58 @@
+"""LoRA weights of the prior U-Net, for instance those that need few steps."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generation import hub
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # diffusers' and the Hub's
+
+
+def lora_file(lora: str) -> Path:
+    """The file that `generation.lora` names: itself, the only safetensors file of a folder, or one from the Hub."""
+    path = Path(lora)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) != 1:
+            raise UserError(f"generation.lora is {lora}, a folder with {len(files)} safetensors files: name one file")
+        return files[0]
+    place = hub.parse(lora)
+    if place is None:
+        raise UserError(f"generation.lora is {lora}, which is no file, no folder and no place on the Hub: mend it")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(place.repo, place.path(WEIGHTS_NAME), revision=place.revision))
+    except Exception as error:  # the Hub's client has a dozen: no such name, no network, no permission
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"generation.lora is {lora}, which is no file or folder here, and the Hub does not give its {WEIGHTS_NAME}"
+            f" ({reason}): download it elsewhere and name the file"
+        ) from error
+
+
+def lora_fingerprint(lora: str) -> str:
+    """sha256 of the LoRA's file: a generated data set's key depends on it."""
+    return hashlib.sha256(lora_file(lora).read_bytes()).hexdigest()
+
+
+def merge_lora(unet: "UNet2DConditionModel", lora: str, scale: float) -> None:
+    """Add the LoRA, times `scale`, to the U-Net's weights, so that it costs nothing afterwards."""
+    from diffusers import StableDiffusionControlNetPipeline as Pipeline
+
+    file = lora_file(lora)
+    try:
+        state, alphas = Pipeline.lora_state_dict(str(file.parent), weight_name=file.name, unet_config=unet.config)
+        Pipeline.load_lora_into_unet(state, alphas, unet, adapter_name="lora")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"generation.lora {file} does not fit the U-Net of generation.weights ({reason})") from error
+    unet.fuse_lora(lora_scale=scale)
+    unet.unload_lora()

@@ -1,0 +1,74 @@
+"""From requests to images, batch by batch."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from generation.crops import LabelReader
+from generation.denoise import denoise
+from generation.fusion import fuse
+from generation.models import Generator
+from generation.schedulers import generators, starting_noise
+from generation.windows import grid
+from pipeline.config.generation import GenerationConfig
+from pipeline.errors import UserError
+from pipeline.records import GenerationRequest
+from pipeline.seeding import derive_seed
+
+
+class Painter:
+    """Turns requests into images with one generator; text embeddings are computed once per prompt.
+
+    The generator's networks are prepared in place, as the config has it: it is the painter's from then on.
+    """
+
+    def __init__(self, config: GenerationConfig, generator: Generator) -> None:
+        check_sizes(config, generator)
+        generator.prepare(config)
+        self._config = config
+        self._generator = generator
+        self._texts: dict[str, torch.Tensor] = {}
+
+    def paint(
+        self, requests: Sequence[GenerationRequest], reader: LabelReader
+    ) -> Iterator[tuple[GenerationRequest, np.ndarray, np.ndarray]]:
+        """Each request with its image (H, W, 3) uint8 and its label map (H, W), in order."""
+        for start in range(0, len(requests), self._config.batch_size):
+            batch = requests[start : start + self._config.batch_size]
+            labels = np.stack([reader.crop(request.source, request.box) for request in batch])
+            images = self.images(labels, [r.prompt for r in batch], [r.seed for r in batch])
+            yield from zip(batch, images, labels, strict=True)
+
+    def images(self, labels: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        """Images (B, H, W, 3) uint8 painted onto label maps (B, H, W)."""
+        generator = self._generator
+        cells = (labels.shape[1] // generator.cell, labels.shape[2] // generator.cell)
+        noise = starting_noise(seeds, (generator.unet.config.in_channels, *cells)).to(generator.device)
+        text = torch.stack([self._text([""] * len(prompts)), self._text(prompts)])
+        random = generators([derive_seed(seed, "steps") for seed in seeds])
+        latents = denoise(generator, noise, generator.condition(labels), text, self._config, random=random)
+        images = generator.decode(latents).numpy()
+        return images if self._config.fusion is None else fuse(generator, images, labels, text, seeds, self._config)
+
+    def _text(self, prompts: Sequence[str]) -> torch.Tensor:
+        for prompt in prompts:
+            if prompt not in self._texts:
+                self._texts[prompt] = self._generator.embed([prompt])[0]
+        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+
+def check_sizes(config: GenerationConfig, generator: Generator) -> None:
+    """UserError unless the networks can see images, and windows, of the sizes that the config asks for."""
+    grain = generator.cell * generator.grain
+    if any(side % grain for side in config.size):
+        raise UserError(f"generation.size is {list(config.size)} px, wanted multiples of {grain} px: round both sides")
+    if config.fusion is not None:
+        window = config.fusion.window or generator.trained_cells
+        if any(side % generator.grain for side in window):
+            raise UserError(
+                f"generation.fusion.window is {list(window)} cells, wanted multiples of {generator.grain}:"
+                " round both sides"
+            )
+        canvas = [side * config.fusion.upscale // generator.cell for side in config.size]
+        grid((canvas[0], canvas[1]), window, config.fusion.stride)  # checks the stride

@@ -1,0 +1,198 @@
+"""From nothing to a prior on toy town: renders, the VAE, then the U-Net with its text encoder."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from generation.loading import load, load_tokenizer
+from generation.networks import build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
+from generation.weights.bank import CAPTION, PLAIN_CAPTION, Bank, CropSampler, captions, cut, load_bank
+from generation.weights.diffusion import (
+    Text,
+    decode,
+    diffusion_loss,
+    draw_noise,
+    encode,
+    normalize_latents,
+    sample,
+    save_sheet,
+    to_images,
+    to_tensor,
+)
+from generation.weights.finetune import Examples, Prior
+from generation.weights.fit import Part, fit
+from generation.weights.output import initialization, publish
+from pipeline.config.weights import FineTuning, WeightsConfig
+from pipeline.labels import CLASS_NAMES
+from pipeline.progress import Track, silent
+from pipeline.seeding import derive_seed, generator
+from pipeline.toytown import WEATHERS
+
+GUIDANCE = 2.5  # of previews
+
+
+class ToyPrior:
+    """The trainings from nothing. Parts are built in the order of `run`; what is in `folder` already is kept."""
+
+    def __init__(
+        self,
+        config: WeightsConfig,
+        folder: Path,
+        *,
+        accelerator: Callable[[], Accelerator],
+        progress: Track = silent,
+    ) -> None:
+        assert config.scratch is not None
+        self.config, self.scratch, self.folder = config, config.scratch, folder
+        self.accelerator, self.progress = accelerator, progress
+        self.device = accelerator().device
+        self.cell = 2 ** (len(config.scratch.vae.channels) - 1)
+        self.cells = config.crop[0] // self.cell, config.crop[1] // self.cell
+        self.scheduler = build_scheduler()
+
+    def run(self) -> tuple[Prior, "BankWorld"]:
+        """The finished prior, and the source's renders to fine-tune it on."""
+        prior = self.bank("prior", self.scratch.prior_images)
+        source = self.bank("source", self.scratch.source_images)
+        if not (self.folder / "vae").exists():
+            publish(self.train_vae(prior, source), self.folder / "vae")
+        vae = load(AutoencoderKL, self.folder / "vae").to(self.device)
+        prior_latents, source_latents = self.latents("prior", vae, prior), self.latents("source", vae, source)
+        if not (self.folder / "unet").exists():
+            unet, text = self.train_prior(vae, prior, prior_latents)
+            publish(text.encoder, self.folder / "text_encoder")
+            publish(unet, self.folder / "unet")
+        encoder = load(CLIPTextModel, self.folder / "text_encoder").to(self.device)
+        text = Text(load_tokenizer(CLIPTokenizer, self.folder / "tokenizer"), encoder)
+        world = BankWorld(self.config, source, source_latents, self.cell, self.device)
+        return Prior(self.folder / "unet", vae, text, self.scheduler, GUIDANCE), world
+
+    def bank(self, world: str, count: int) -> Bank:
+        """Renders of `world`, rendered once per folder."""
+        path = self.folder / "bank" / f"{world}.npz"
+        return load_bank(path, world, self.config.seed, count, self.scratch.size, progress=self.progress)
+
+    def latents(self, world: str, vae: AutoencoderKL, bank: Bank) -> np.ndarray:
+        """The bank's latents (N, h, w, L), encoded once per folder."""
+        path = self.folder / "bank" / f"{world}-latents.npy"
+        if not path.exists():
+            np.save(path.with_suffix(".partial.npy"), encode(vae, bank.images))
+            path.with_suffix(".partial.npy").replace(path)
+        return np.load(path)
+
+    def fit(self, name: str, network: Any, loss: Callable[[Part], Tensor], preview: Callable[[Path], None]) -> None:
+        """Train `network`; the config's section of that name says how."""
+        fit(
+            network,
+            lambda parts: parts,
+            lambda _, part: loss(part),  # one process: nothing is wrapped
+            getattr(self.scratch, name),
+            self.folder / "training" / name,
+            accelerator=self.accelerator,
+            preview=preview,
+            progress=self.progress,
+        )
+
+    def train_vae(self, *banks: Bank) -> AutoencoderKL:
+        """The autoencoder, on square crops of both banks; its latents end with mean 0 and variance 1 per channel."""
+        config = self.scratch.vae
+        with initialization(self.config.seed, "vae"):
+            vae = build_vae(config)
+        images = np.concatenate([bank.images for bank in banks])
+
+        def crops(rng: np.random.Generator) -> Tensor:
+            room = np.array(images.shape[1:3]) - config.crop
+            corners = rng.integers(0, room + 1, (config.batch_size, 2))
+            places = np.column_stack([rng.integers(len(images), size=config.batch_size), corners])
+            return to_tensor(cut(images, places, (config.crop, config.crop), 1)).to(vae.device)
+
+        def loss(part: Part) -> Tensor:
+            pixels = crops(generator("weights", self.config.seed, "vae", part.step))[part.rows]
+            posterior = vae.encode(pixels).latent_dist
+            rng = torch.Generator().manual_seed(derive_seed("weights", self.config.seed, "vae noise", part.step))
+            noise = torch.randn((config.batch_size, *posterior.mean.shape[1:]), generator=rng)[part.rows]
+            decoded = vae.decode(posterior.mean + posterior.std * noise.to(vae.device)).sample
+            divergence = posterior.kl().mean() / posterior.mean[0].numel()  # per latent value
+            return reconstruction_loss(decoded, pixels, config.gradient) + config.kl * divergence
+
+        examples = images[:: max(len(images) // 5, 1)][:5]
+
+        @torch.inference_mode()
+        def preview(path: Path) -> None:
+            pixels = to_tensor(examples).to(vae.device)
+            save_sheet(path, [examples, to_images(vae.decode(vae.encode(pixels).latent_dist.mode()).sample)])
+
+        self.fit("vae", vae, loss, preview)
+        normalize_latents(vae, encode(vae, images[:: max(len(images) // 400, 1)]))
+        return vae
+
+    def train_prior(self, vae: AutoencoderKL, bank: Bank, latents: np.ndarray) -> tuple[UNet2DConditionModel, Text]:
+        """The prior U-Net, and the text encoder that learns with it."""
+        config = self.scratch.prior
+        tokenizer = build_tokenizer(self.folder / "tokenizer", [CAPTION, PLAIN_CAPTION, *CLASS_NAMES, *WEATHERS])
+        with initialization(self.config.seed, "prior"):
+            encoder = build_text_encoder(config, tokenizer)
+            unet = build_unet(config, self.scratch.vae.latent_channels, self.cells)
+        text = Text(tokenizer, encoder)
+        sampler = CropSampler(bank, self.config.crop, self.cell, config.rare_share)
+
+        def loss(part: Part) -> Tensor:
+            rng = generator("weights", self.config.seed, "prior", part.step)
+            places = sampler.draw(config.batch_size, rng)
+            kinds = rng.random(config.batch_size)
+            plain = kinds < config.empty_share + config.plain_share
+            named = [None if p else str(w) for p, w in zip(plain, bank.weathers[places[:, 0]], strict=True)]
+            prompts = captions(cut(bank.labels, places, self.config.crop, self.cell), named)
+            prompts = ["" if kind < config.empty_share else prompt for kind, prompt in zip(kinds, prompts, strict=True)]
+            crops = channels_first(cut(latents, places, self.cells, 1)).to(self.device)
+            seed = derive_seed("weights", self.config.seed, "prior", "noise", part.step)
+            timesteps, noise = (drawn[part.rows] for drawn in draw_noise(self.scheduler, seed, crops.shape))
+            embeddings = text.embed(prompts[part.rows])
+            return diffusion_loss(unet, self.scheduler, crops[part.rows], embeddings, (timesteps, noise))
+
+        def preview(path: Path) -> None:
+            scene = "road, sidewalk, building, pole, vegetation, sky, person, car"
+            prompts = [CAPTION.format(classes=scene, weather=weather) for weather in WEATHERS for _ in range(2)]
+            shape = self.scratch.vae.latent_channels, *self.cells
+            images = decode(vae, sample(unet, self.scheduler, text, prompts, shape, guidance=GUIDANCE))
+            save_sheet(path, [images[0::2], images[1::2]])
+
+        self.fit("prior", nn.ModuleDict({"unet": unet, "text_encoder": encoder}), loss, preview)
+        return unet, text
+
+
+class BankWorld:
+    """Crops of a bank of renders whose latents (N, h, w, L) are known."""
+
+    def __init__(self, config: WeightsConfig, bank: Bank, latents: np.ndarray, cell: int, device: torch.device) -> None:
+        self._config, self._bank, self._latents, self._cell, self._device = config, bank, latents, cell, device
+
+    def examples(self, name: str, tuning: FineTuning, parts: Sequence[Part]) -> Iterator[Examples]:
+        """One `Examples` per part; the crops of a step are drawn together."""
+        crop = self._config.crop
+        sampler = CropSampler(self._bank, crop, self._cell, tuning.rare_share)
+        for part in parts:
+            rng = generator("weights", self._config.seed, name, part.step)
+            places = sampler.draw(tuning.batch_size, rng)[part.rows]
+            latents = cut(self._latents, places, (crop[0] // self._cell, crop[1] // self._cell), 1)
+            labels = cut(self._bank.labels, places, crop, self._cell)
+            yield Examples(part, channels_first(latents).to(self._device), labels)
+
+
+def channels_first(latents: np.ndarray) -> Tensor:
+    """(B, h, w, L) -> (B, L, h, w)."""
+    return torch.from_numpy(latents).permute(0, 3, 1, 2).contiguous()
+
+
+def reconstruction_loss(decoded: Tensor, pixels: Tensor, gradient: float) -> Tensor:
+    """L1 + MSE, and L1 between horizontal and vertical differences, which keeps thin things sharp."""
+    error = decoded - pixels
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + error.square().mean() + gradient * edges
