@@ -15,7 +15,10 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Writes tensors and plain values to `folder`; the last checkpoint stays whole until the new one is."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
-    torch.save(state, partial)
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # on the disk before the rename is
     os.replace(partial, folder / FILE)
 
 

@@ -3,21 +3,20 @@
 A crop depends on nothing but its `Draw` and the run's seed, so batches are the same with any number of workers.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config.training import TrainingConfig
-from pipeline.datasets import Scene, load_image, load_label
 from pipeline.errors import UserError
 from pipeline.seeding import generator
 from training.photometric import draw_distortion
+from training.pools import Pool
 
 CACHE_BYTES = 2**30
 """A pool whose decoded images fit in here keeps them in memory (per loader process)."""
@@ -46,62 +45,7 @@ class Batch(NamedTuple):
     distortion: torch.Tensor
 
 
-class Pool(Protocol):
-    """Labeled images by index; `read` gives (H,W,3) uint8 and (H,W) uint8."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
-
-
 Reader = Callable[[int], tuple[np.ndarray, np.ndarray]]
-
-
-class ScenePool:
-    """Source scenes, resized to `size` (H,W) if one is given."""
-
-    def __init__(self, scenes: Sequence[Scene], size: tuple[int, int] | None) -> None:
-        self.scenes = scenes
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image and label of scene `index`."""
-        scene = self.scenes[index]
-        image, label = load_scene(scene)
-        if self.size is None:
-            return image, label
-        width_height = self.size[::-1]
-        resized = Image.fromarray(image).resize(width_height, Image.Resampling.BILINEAR)
-        return np.asarray(resized), np.asarray(Image.fromarray(label).resize(width_height, Image.Resampling.NEAREST))
-
-
-class GeneratedPool:
-    """A generated data set's folder, without the images painted from `excluded` scenes.
-
-    `cache` is where `datasets` keeps its memory-mapped copy.
-    """
-
-    def __init__(self, folder: Path, excluded: frozenset[str], cache: Path) -> None:
-        import datasets  # seconds to import
-
-        shards = sorted(str(path) for path in (folder / "data").glob("*.parquet"))
-        if not shards:
-            raise UserError(f"{folder} holds no data/*.parquet: give the folder of a generated data set")
-        datasets.disable_progress_bars()  # of the moment that opening takes
-        rows = datasets.load_dataset("parquet", data_files=shards, split="train", cache_dir=str(cache))
-        kept = [index for index, source in enumerate(rows["source"]) if source not in excluded]
-        self.rows = rows.select(kept).select_columns(["image", "label"])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image and label of row `index`."""
-        row = self.rows[index]
-        return np.asarray(row["image"].convert("RGB")), np.asarray(row["label"])
 
 
 class TrainingSet(Dataset[Batch]):
@@ -146,7 +90,7 @@ class TrainingSet(Dataset[Batch]):
             top, left = random.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
             corner = (int(top), int(left))
             shown = np.count_nonzero(label[top : top + height, left : left + width] == wanted)
-            if shown > self.config.rare_class_pixels / 2:
+            if shown > self.config.rare_class_crop:
                 break
         return corner
 
@@ -156,7 +100,7 @@ def check_crop(label: np.ndarray, crop: tuple[int, int]) -> None:
     if label.shape[0] < crop[0] or label.shape[1] < crop[1]:
         raise UserError(
             f"a training image has {label.shape[1]}x{label.shape[0]} px, smaller than the crop of {crop[1]}x{crop[0]}:"
-            " lower training.crop or raise training.source_size"
+            " lower training.crop, or raise training.source_size or training.generated_size"
         )
 
 
@@ -173,17 +117,17 @@ class BlockSampler:
         return len(self.batches)
 
 
-def load_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """(H,W,3) uint8 and (H,W) uint8 of a scene. UserError without an image or with unequal sizes."""
-    if scene.image is None:
-        raise UserError(f"scene {scene.id} has no image: training needs a source with images, not label maps alone")
-    image, label = load_image(scene.image), load_label(scene.label, scene.ids)
-    if image.shape[:2] != label.shape:
-        raise UserError(
-            f"sizes differ: image {scene.image} has {image.shape[:2]} rows and columns, its label {scene.label}"
-            f" {label.shape}; mend or remove the pair"
-        )
-    return image, label
+def loader_rate(samples: TrainingSet, batches: Sequence[Sequence[Draw]], workers: int) -> float:
+    """Images per second that a loader of its own gives of `batches` while nothing else is done; the first batch, for
+    which its workers must start, is left out."""
+    loader = DataLoader(
+        samples, batch_sampler=[list(batch) for batch in batches], num_workers=workers, generator=torch.Generator()
+    )
+    arrivals = iter(loader)
+    next(arrivals)
+    start = time.perf_counter()
+    images = sum(len(batch.image) for batch in arrivals)
+    return images / (time.perf_counter() - start)
 
 
 def _reader(pool: Pool) -> Reader:

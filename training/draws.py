@@ -31,6 +31,8 @@ class Drawer:
         self.hardness = [
             HardnessSampler(count, rate=config.has.rate, temperature=config.has.temperature) for count in images
         ]
+        share = config.generated_share
+        self.generated_share = sum(images[1:]) / sum(images) if share is None else share
 
     def block(self, start: int, iterations: int) -> list[list[Draw]]:
         """The global batches of `iterations` iterations from `start` on."""
@@ -47,7 +49,7 @@ class Drawer:
             self.hardness[draw.pool].update(draw.image, loss)
 
     def _draw(self, random: np.random.Generator, chances: list[np.ndarray], iteration: int, position: int) -> Draw:
-        pool = int(len(self.hardness) > 1 and random.random() < self.config.generated_share)
+        pool = int(len(self.hardness) > 1 and random.random() < self.generated_share)
         count = len(self.hardness[pool].hardness)
         if self.method.has and random.random() > _threshold(self.config.has, iteration / self.config.iterations):
             return Draw(pool, int(random.choice(count, p=chances[pool])), -1, iteration, position)

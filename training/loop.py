@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,24 @@ from torch.utils.data import DataLoader
 
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.errors import UserError
+from pipeline.labels import IGNORE
 from pipeline.seeding import derive_seed
 from training.checkpoints import FILE, load_checkpoint, save_checkpoint
 from training.data import Batch, BlockSampler, Draw, TrainingSet
 from training.draws import Drawer
 from training.networks import Segmenter
-from training.prototypes import PrototypeBank
-from training.step import train_step
+from training.ranks import gathered, rank, summed, world_size
+from training.state import StepState
+from training.step import LossTerms, train_step
+
+TERMS = LossTerms._fields[:-1]
+"""What the log holds of every block; the last field is the loss per image."""
 
 
 @dataclass
 class Loop:
-    """One training run. `rows` holds what the iterations of the unfinished block measured, each (ranks, 3 + B):
-    total loss, its two terms, and the loss per image; it stays on the device until the block ends."""
+    """One training run. `rows` holds what the iterations of the unfinished block measured, each (T + B,): the T loss
+    terms and the loss of each image of the global batch; it stays on the device until the block ends."""
 
     config: TrainingConfig
     method: Method
@@ -37,13 +43,15 @@ class Loop:
     model: nn.Module
     optimizer: Optimizer
     schedule: LambdaLR
-    bank: PrototypeBank
+    state: StepState
     drawer: Drawer
     samples: TrainingSet
     loader_workers: int = 0
     iteration: int = 0
     draws: list[list[Draw]] = field(default_factory=list)
     rows: list[torch.Tensor] = field(default_factory=list)
+    note: str = ""
+    """The last block's loss, for the progress bar."""
 
     @property
     def segmenter(self) -> Segmenter:
@@ -63,8 +71,8 @@ class Loop:
             pin_memory=self.accelerator.device.type == "cuda",
             generator=torch.Generator(),  # the loader draws nothing that matters, but would advance the global one
         )
-        share = self.config.batch_size // self.accelerator.num_processes
-        mine = slice(self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share)
+        share = self.config.batch_size // world_size()
+        mine = slice(rank() * share, (rank() + 1) * share)
         while self.iteration < self.config.iterations:
             done = self.iteration % self.config.block
             start = self.iteration - done
@@ -74,17 +82,25 @@ class Loop:
 
     def step(self, batch: Batch) -> None:
         """One iteration: forward, backward, update. Its randomness follows from seed, iteration and rank alone."""
-        rank = self.accelerator.process_index
-        torch.manual_seed(derive_seed(self.seed, "dropout", self.iteration, rank))
-        cells = torch.Generator().manual_seed(derive_seed(self.seed, "boundary cells", self.iteration, rank))
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.iteration, rank()))
+        random = torch.Generator().manual_seed(derive_seed(self.seed, "step", self.iteration))  # the same on every rank
         batch = Batch(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch))
-        terms = train_step(self.model, batch, self.config, self.method, self.bank, cells)
+        parts = [Batch(*tensors) for tensors in zip(*(t.chunk(self.config.accumulation) for t in batch), strict=True)]
+        terms = torch.zeros(len(TERMS), device=self.accelerator.device)
+        per_image = []
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(terms.total)
+        for part, share in zip(parts, _shares(parts), strict=True):
+            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.model):
+                losses = train_step(self.model, part, self.config, self.method, self.state, random)
+                self.accelerator.backward(losses.total * share)
+            terms += torch.stack(losses[:-1]).detach() * share
+            per_image.append(losses.per_image)
+        if self.config.optimizer.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        row = torch.cat([torch.stack(terms[:3]).detach(), terms.per_image])
-        self.rows.append(self.accelerator.gather(row[None]))
+        row = gathered(torch.cat([terms, *per_image])[None])
+        self.rows.append(torch.cat([row[:, : len(TERMS)].mean(dim=0), row[:, len(TERMS) :].flatten()]))
         self.iteration += 1
 
     @property
@@ -95,12 +111,18 @@ class Loop:
     def finish_block(self) -> dict[str, float]:
         """Teaches the sampler the block's losses and gives the block's means for the log. UserError on divergence."""
         rows = self._checked_rows()
-        for draws, losses in zip(self.draws, rows[:, :, 3:].flatten(1).tolist(), strict=True):
+        for draws, losses in zip(self.draws, rows[:, len(TERMS) :].tolist(), strict=True):
             self.drawer.learn(draws, losses)
         self.rows = []
-        total, segmentation, gap = rows[:, :, :3].mean(dim=(0, 1)).tolist()
-        rate = self.schedule.get_last_lr()[0]
-        return {"loss": total, "segmentation": segmentation, "gap": gap, "learning_rate": rate}
+        means = dict(zip(TERMS, rows[:, : len(TERMS)].mean(dim=0).tolist(), strict=True))
+        self.note = f"loss {means['total']:.3f}"
+        return {"loss": means.pop("total"), **means, "learning_rate": self.schedule.get_last_lr()[0]}
+
+    def stops(self, interrupted: bool) -> bool:
+        """Whether to stop here because a rank was interrupted. Several ranks agree on it when a block ends."""
+        if world_size() == 1:
+            return interrupted
+        return self.at_block_end and bool(summed(torch.tensor(float(interrupted), device=self.accelerator.device)))
 
     def save(self) -> None:
         """Writes the checkpoint. UserError, and the last one stays, if the run has diverged."""
@@ -115,7 +137,7 @@ class Loop:
             "model": self.segmenter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "bank": self.bank.state_dict(),
+            "state": self.state.state_dict(),
             "hardness": [_tensors(sampler.state()) for sampler in self.drawer.hardness],
             "rows": rows,
         }
@@ -129,19 +151,21 @@ class Loop:
             self.segmenter.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
-            self.bank.load_state_dict(state["bank"])
+            self.state.load_state_dict(state["state"])
             self.rows = [row.to(self.accelerator.device) for row in state["rows"]]
             for sampler, saved in zip(self.drawer.hardness, state["hardness"], strict=True):
                 sampler.restore({name: tensor.numpy() for name, tensor in saved.items()})
         if self.accelerator.is_main_process:
             lines = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
-            self.log.write_text("".join(line for line in lines if json.loads(line)["iteration"] <= self.iteration))
+            kept = (line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= self.iteration)
+            self.log.write_text("".join(kept))
 
     def write_log(self, record: dict[str, Any]) -> None:
-        """Appends one line to log.jsonl."""
+        """Appends one line to log.jsonl and tells the tracker."""
         if self.accelerator.is_main_process:
             with self.log.open("a") as lines:
                 lines.write(json.dumps({"iteration": self.iteration, **record}) + "\n")
+            self.accelerator.log(record, step=self.iteration)
 
     @property
     def log(self) -> Path:
@@ -161,9 +185,9 @@ class Loop:
         return f"{derive_seed(settings, self.method.model_dump_json(), self.seed, images):x}"
 
     def _checked_rows(self) -> torch.Tensor:
-        """(iterations, ranks, 3 + B) on the CPU. UserError if a loss is not finite or above the limit."""
+        """(iterations, T + B) on the CPU. UserError if a loss is not finite or above the limit."""
         rows = torch.stack(self.rows).cpu()
-        totals = rows[:, :, 0].mean(dim=1)
+        totals = rows[:, 0]
         bad = (~(totals.abs() <= self.config.loss_limit)).nonzero()  # NaN compares false
         if len(bad):
             first = int(bad[0])
@@ -177,6 +201,14 @@ class Loop:
             f"training diverged at iteration {iteration}: {what}; {kept}; lower training.optimizer.learning_rate"
             " or lengthen training.optimizer.warmup"
         )
+
+
+def _shares(parts: list[Batch]) -> list[torch.Tensor | float]:
+    """Each part's share of the valid pixels of the global batch: its losses are means over its own valid pixels."""
+    if len(parts) == 1:
+        return [1.0]
+    valid = summed(torch.stack([(part.label != IGNORE).sum() for part in parts]))
+    return list(valid / valid.sum().clamp(min=1))
 
 
 def _tensors(state: Any) -> dict[str, torch.Tensor]:

@@ -1,33 +1,72 @@
-"""The segmentation network: a MiT encoder (SegFormer) and DAFormer's context-aware fusion decoder."""
+"""The segmentation network: an encoder, DAFormer's decoder and a classifier, at one scale or at HRDA's two."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 from torch.nn.functional import interpolate
-from transformers import SegformerConfig, SegformerModel
 
-from pipeline.config.training import NetworkConfig
-from pipeline.errors import UserError
-from pipeline.labels import NUM_CLASSES
+from pipeline.config.training import HrdaConfig, NetworkConfig
+from pipeline.labels import CLASS_NAMES, NUM_CLASSES
+from training.decoder import FusionDecoder, ScaleAttention
+from training.encoders import build_encoder, config_of, encoder_config, pretrained_encoder, stages
+from training.hrda import Box, averaged, fuse, windows
 
 STRIDE = 4
-"""Image px per feature cell, each side."""
+"""Image px per cell of the logits, each side."""
+WINDOWS_AT_ONCE = 8
+"""Detail windows of an image that go through the network together: bounds the memory of a prediction."""
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 _CARD = """---
 {{ card_data }}
 ---
 
-A street-scene segmenter trained by flexseg, 19 Cityscapes classes: MiT encoder, DAFormer decoder.
-Load it with `training.networks.Segmenter.from_pretrained(folder)`.
+# A street-scene segmenter by flexseg
+
+| | |
+|---|---|
+| encoder | {{ encoder }} |
+| decoder | {{ decoder }} |
+| classes | {{ classes }} |
+| input | RGB in 0..255 less ImageNet's mean, over its deviation; {{ scale }} px per image px in training |
+| output | logits at a quarter of the input's size |
+| parameters | {{ parameters }} |
+| license | that of the code: Apache-2.0; pretrained weights and training data bring their own |
+
+Load it from flexseg's folder:
+
+```python
+from training.networks import Segmenter
+segmenter = Segmenter.from_pretrained(FOLDER, strict=True).eval()
+
+from training.predict import predictor
+predict = predictor(Path(FOLDER), scale={{ scale }}, device="cpu")  # (H,W,3) uint8 RGB -> (H,W) uint8 train ids
+```
+
+The scale at which a segmenter is tested moves its scores: state it beside them.
 """
 
 
-def normalized(image: torch.Tensor) -> torch.Tensor:
-    """Network input from RGB values in 0..255: ImageNet's mean and deviation. (B,3,H,W) float -> (B,3,H,W) float."""
+class Prediction(NamedTuple):
+    """What the network says of a batch of images (B,3,H,W)."""
+
+    logits: torch.Tensor
+    """(B,19,H/4,W/4); of HRDA the fused ones."""
+    features: torch.Tensor
+    """What the prototypes see, (B,D,H/4,W/4). Of HRDA those of the context alone, (B,D,H/8,W/8) (ours): they cover the
+    whole crop, and a cell spans as much of the scene as DAFormer's does at half the resolution."""
+    detail: torch.Tensor | None = None
+    """The logits of HRDA's detail crop, (B,19,h/4,w/4), where one was asked for."""
+
+
+def network_input(image: torch.Tensor, scale: float) -> torch.Tensor:
+    """RGB in 0..255, (B,3,H,W) float, resized by `scale` and normalized by ImageNet's mean and deviation."""
+    if scale != 1:
+        size = [round(side * scale) for side in image.shape[2:]]
+        image = interpolate(image, size, mode="bilinear", align_corners=False, antialias=scale < 1)
     mean, std = (torch.tensor(values, device=image.device).view(3, 1, 1) for values in (_MEAN, _STD))
     return (image - mean) / std
 
@@ -40,92 +79,86 @@ class Segmenter(
     license="apache-2.0",
     model_card_template=_CARD,
 ):
-    """Encoder, decoder and classifier. `save_pretrained(folder)` writes config.json and model.safetensors,
-    `Segmenter.from_pretrained(folder)` reads them.
+    """Encoder, decoder and classifier, shared by both of HRDA's scales.
 
-    encoder: a `SegformerConfig` as a dict; channels: of the decoder and its features.
+    `save_pretrained(folder)` writes config.json, model.safetensors and a model card, `Segmenter.from_pretrained(folder,
+    strict=True)` reads them.
+
+    encoder: transformers' config of it as a dict; channels: of the decoder and its features; hrda: an `HrdaConfig` as a
+    dict, None for DAFormer; scale: the input's size over the image's in training, for the record.
     """
 
     def __init__(
-        self, encoder: Mapping[str, Any], channels: int = 256, dropout: float = 0.1, classes: int = NUM_CLASSES
+        self,
+        encoder: Mapping[str, Any],
+        channels: int = 256,
+        dropout: float = 0.1,
+        classes: int = NUM_CLASSES,
+        hrda: Mapping[str, Any] | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        config = SegformerConfig(**encoder)
-        self.encoder = SegformerModel(config)
-        self.decoder = FusionDecoder(config.hidden_sizes, channels)
+        self.scale = scale
+        self.encoder = build_encoder(encoder)
+        sizes = self.encoder.config.hidden_sizes
+        self.decoder = FusionDecoder(sizes, channels)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, kernel_size=1)
         nn.init.normal_(self.classifier.weight, std=0.01)
+        self.hrda = None if hrda is None else HrdaConfig.model_validate(hrda)
+        if self.hrda is not None:
+            self.attention = ScaleAttention(sizes, self.hrda.attention_channels, dropout, classes)
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized image (B,3,H,W) -> logits (B,19,H/4,W/4) and fused features (B,D,H/4,W/4)."""
-        features = self.decoder(self.encoder(image, output_hidden_states=True).hidden_states)
-        return self.classifier(self.dropout(features)), features
+    def forward(self, image: torch.Tensor, box: Box | None = None) -> Prediction:
+        """Normalized image (B,3,H,W) -> its prediction.
+
+        HRDA wants height and width in multiples of 8. It looks at the detail crop `box` alone, as in training, or
+        without one at overlapping detail windows all over the image.
+        """
+        if self.hrda is None:
+            features = self.decoder(stages(self.encoder, image))
+            return Prediction(self.classifier(self.dropout(features)), features)
+        height, width = image.shape[2:]
+        half = interpolate(image, (height // 2, width // 2), mode="bilinear", align_corners=False)
+        context = stages(self.encoder, half)
+        features = self.decoder(context)
+        logits, attention = self.classifier(self.dropout(features)), self.attention(context)
+        if box is not None:
+            detail = self._logits(image[:, :, *box.at(1)])
+            return Prediction(fuse(logits, detail, attention, box), features, detail)
+        boxes = windows((height, width), self.hrda.detail_crop)
+        detail = averaged(image, boxes, self._logits, stride=STRIDE, at_once=WINDOWS_AT_ONCE)
+        return Prediction(fuse(logits, detail, attention, Box(0, height, 0, width)), features)
 
     @classmethod
-    def create(cls, config: NetworkConfig, seed: int) -> Self:
+    def create(cls, config: NetworkConfig, seed: int, scale: float = 1.0) -> Self:
         """A network to be trained. `seed` gives all weights that `config.pretrained` does not."""
+        hrda = None if config.hrda is None else config.hrda.model_dump(mode="json")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if config.pretrained is None:
-                return cls(_encoder_config(config), config.channels, config.dropout)
-            encoder = _pretrained_encoder(config.pretrained, config.drop_path)
-            segmenter = cls(encoder.config.to_dict(), config.channels, config.dropout)
+                return cls(encoder_config(config), config.channels, config.dropout, hrda=hrda, scale=scale)
+            encoder = pretrained_encoder(config.pretrained, config.drop_path)
+            segmenter = cls(config_of(encoder), config.channels, config.dropout, hrda=hrda, scale=scale)
             segmenter.encoder = encoder
             return segmenter
 
-
-class FusionDecoder(nn.Module):
-    """DAFormer's head: every stage embedded to `channels`, upsampled to stride 4, fused by a separable ASPP."""
-
-    def __init__(self, sizes: Sequence[int], channels: int, dilations: Sequence[int] = (1, 6, 12, 18)) -> None:
-        super().__init__()
-        self.embeddings = nn.ModuleList(nn.Conv2d(size, channels, kernel_size=1) for size in sizes)
-        stacked = channels * len(sizes)
-        self.branches = nn.ModuleList(
-            _convolution(stacked, channels, 1) if dilation == 1 else _separable(stacked, channels, dilation)
-            for dilation in dilations
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that `save_pretrained` writes: what the network is and how to use it."""
+        config = self.encoder.config
+        decoder = f"DAFormer, {self.classifier.in_channels} channels"
+        if self.hrda is not None:
+            decoder += f"; HRDA, scales 0.5 and 1, detail windows of {' x '.join(map(str, self.hrda.detail_crop))} px"
+        return super().generate_model_card(
+            *args,
+            encoder=f"{config.model_type}, depths {config.depths}, channels {config.hidden_sizes}",
+            decoder=decoder,
+            classes=", ".join(f"{index} {name}" for index, name in enumerate(CLASS_NAMES)),
+            scale=self.scale,
+            parameters=f"{sum(weight.numel() for weight in self.parameters()):,}",
+            **kwargs,
         )
-        self.bottleneck = _convolution(channels * len(dilations), channels, 3)
 
-    def forward(self, stages: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Four stages (B,C_i,H_i,W_i), strides 4 to 32 -> (B,D,H/4,W/4)."""
-        size = stages[0].shape[2:]
-        embedded = [embed(stage) for embed, stage in zip(self.embeddings, stages, strict=True)]
-        upsampled = [interpolate(stage, size, mode="bilinear", align_corners=False) for stage in embedded]
-        stacked = torch.cat(upsampled, dim=1)
-        return torch.as_tensor(self.bottleneck(torch.cat([branch(stacked) for branch in self.branches], dim=1)))
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, groups: int = 1) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def _separable(inputs: int, outputs: int, dilation: int) -> nn.Sequential:
-    return nn.Sequential(
-        _convolution(inputs, inputs, 3, dilation=dilation, groups=inputs), _convolution(inputs, outputs, 1)
-    )
-
-
-def _encoder_config(config: NetworkConfig) -> dict[str, Any]:
-    return {
-        "hidden_sizes": list(config.hidden_sizes),
-        "depths": list(config.depths),
-        "num_attention_heads": list(config.heads),
-        "sr_ratios": list(config.reductions),
-        "drop_path_rate": config.drop_path,
-    }
-
-
-def _pretrained_encoder(name: str, drop_path: float) -> SegformerModel:
-    try:
-        return SegformerModel.from_pretrained(name, drop_path_rate=drop_path)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"training.network.pretrained {name!r} cannot be loaded ({reason}): give a local folder or a Hub name of a"
-            " SegFormer encoder, or null for random weights"
-        ) from error
+    def _logits(self, image: torch.Tensor) -> torch.Tensor:
+        """(B,3,H,W) -> (B,19,H/4,W/4), at one scale."""
+        return torch.as_tensor(self.classifier(self.dropout(self.decoder(stages(self.encoder, image)))))

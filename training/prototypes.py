@@ -4,13 +4,15 @@ A boundary pixel belongs to group class x G + granularity, G = number of granula
 """
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.functional import normalize
+
+from training.ranks import summed
 
 
 def boundary_groups(labels: torch.Tensor, granularity: torch.Tensor, granularities: int) -> torch.Tensor:
-    """Group of each pixel, -1 off the boundary. labels and granularity: (B,H,W) int64; so is the result."""
-    return torch.where(granularity >= 0, labels * granularities + granularity, -1)
+    """Group of each pixel, -1 off the boundary, (B,H,W) int64. labels: (B,H,W) integer; granularity: (B,H,W) int64."""
+    return torch.where(granularity >= 0, labels.long() * granularities + granularity, -1)
 
 
 def even_subset(groups: torch.Tensor, limit: int, generator: torch.Generator) -> torch.Tensor:
@@ -38,9 +40,20 @@ class PrototypeBank(nn.Module):
     prototypes: torch.Tensor
     counts: torch.Tensor
 
-    def __init__(self, channels: int, *, classes: int = 19, granularities: int = 3, momentum: float = 0.99) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        classes: int = 19,
+        granularities: int = 3,
+        momentum: float = 0.99,
+        weight_power: float = 0.5,
+        weight_bounds: tuple[float, float] = (0.5, 2.0),
+    ) -> None:
         super().__init__()
         self.momentum = momentum
+        self.weight_power = weight_power
+        self.weight_bounds = weight_bounds
         self.register_buffer("prototypes", torch.zeros(classes, granularities, channels))
         self.register_buffer("counts", torch.zeros(classes, granularities, dtype=torch.int64))
 
@@ -54,18 +67,17 @@ class PrototypeBank(nn.Module):
         totals = bank.new_zeros(len(bank), bank.shape[1] + 1)
         totals[:, :-1].index_add_(0, groups, features.detach().to(bank.dtype))
         totals[:, -1] = torch.bincount(groups, minlength=len(bank))
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(totals)
+        totals = summed(totals)
         pixels = totals[:, -1]
         mean = totals[:, :-1] / pixels.clamp(min=1)[:, None]
         moved = torch.where((counts > 0)[:, None], self.momentum * bank + (1 - self.momentum) * mean, mean)
         bank.copy_(torch.where((pixels > 0)[:, None], normalize(moved, dim=1), bank))
         counts += pixels > 0
 
-    def weights(self, bounds: tuple[float, float] = (0.5, 2.0)) -> torch.Tensor:
-        """(C,G) loss weights, larger for rarely updated prototypes: (mean count / count)^0.5 within `bounds`, then
+    def weights(self) -> torch.Tensor:
+        """(C,G) loss weights, larger for rarely updated prototypes: (mean count / count)^power within bounds, then
         scaled to mean 1 over the seen prototypes (ours); 0 for unseen ones."""
         seen = self.counts > 0
         counts = self.counts.to(self.prototypes.dtype)
-        weights = (counts[seen].mean() / counts.clamp(min=1)).sqrt().clamp(*bounds)
+        weights = (counts[seen].mean() / counts.clamp(min=1)).pow(self.weight_power).clamp(*self.weight_bounds)
         return torch.where(seen, weights / weights[seen].mean(), 0.0)

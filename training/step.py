@@ -1,5 +1,10 @@
-"""One training step's losses: L = L_UBE (or plain cross-entropy) + weight x L_GAP."""
+"""One training step's losses: L = L_UBE (or plain cross-entropy) + weight x L_GAP, and the options beside them.
 
+Every mean is over the whole batch of all ranks: a rank returns its own sum times the number of ranks over the count of
+all. So the mean of gradients that data parallelism takes is the gradient of one process that has the whole batch.
+"""
+
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -7,63 +12,129 @@ from torch import nn
 from torch.nn.functional import interpolate, normalize
 
 from pipeline.boundaries import boundary_band, boundary_granularity
-from pipeline.config.training import GapConfig, Method, TrainingConfig
+from pipeline.config.training import FeatureDistanceConfig, GapConfig, Method, TrainingConfig
 from pipeline.labels import IGNORE
 from training.data import Batch
-from training.losses import pixel_cross_entropy, prototype_loss, uncertainty_weights
-from training.networks import normalized
+from training.feature_distance import Seen, feature_distances, first_call, thing_cells
+from training.hrda import Box, draw_box
+from training.losses import pixel_cross_entropy, prototype_losses, uncertainty_weights
+from training.networks import Prediction, network_input
 from training.photometric import distort
 from training.prototypes import PrototypeBank, boundary_groups, even_subset
+from training.ranks import gathered, rank, summed, world_size
+from training.shade import style_divergence
+from training.state import StepState
 
 
 class LossTerms(NamedTuple):
-    """Scalars, and each image's mean segmentation loss (B,), without gradient, for hardness-aware sampling."""
+    """Scalars, their weights not yet in them except in `total`; and each image's mean segmentation loss (B,), without
+    gradient, for hardness-aware sampling. The mean of a scalar over the ranks is that of the whole batch."""
 
     total: torch.Tensor
     segmentation: torch.Tensor
     gap: torch.Tensor
+    consistency: torch.Tensor
+    distance: torch.Tensor
     per_image: torch.Tensor
 
 
 def train_step(
-    model: nn.Module, batch: Batch, config: TrainingConfig, method: Method, bank: PrototypeBank, random: torch.Generator
+    model: nn.Module, batch: Batch, config: TrainingConfig, method: Method, state: StepState, random: torch.Generator
 ) -> LossTerms:
-    """Losses of a batch on the model's device. Updates the bank where the method uses it, and nothing else.
+    """Losses of this rank's images, on the model's device. Fills the state's banks where the method uses them.
 
-    `random` (CPU) chooses the boundary cells of L_GAP.
+    `random` (CPU, the same on every rank) draws what the step is free in. Ranks must hold equally many images.
     """
-    labels = batch.label.long()
-    logits, features = model(network_input(distort(batch.image.float(), batch.distortion), config.scale))
-    log_probabilities = interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False).log_softmax(dim=1)
-    loss = pixel_cross_entropy(log_probabilities, labels)
+    label, picture = batch.label, network_input(distort(batch.image.float(), batch.distortion), config.scale)
+    with ExitStack() as hooks:
+        seen = hooks.enter_context(first_call(state.encoder)) if method.feature_distance else []
+        if state.styles is not None:
+            hooks.enter_context(state.styles.hallucinating(state.encoder, random))
+            label, picture = label.repeat(2, 1, 1), picture.repeat(2, 1, 1, 1)
+        box = _detail_box(config, picture, random)
+        prediction: Prediction = model(picture) if box is None else model(picture, box)
+    log_probabilities = _log_probabilities(prediction.logits, label)
+    segmentation, per_image = _segmentation(log_probabilities, label, config, method, prediction)
+    if box is not None:
+        segmentation = _with_detail(segmentation, prediction, label, config, box)
+    gap = consistency = distance = torch.zeros_like(segmentation)
+    if method.gap:
+        plain = prediction.features[: len(batch.label)]  # without hallucinated styles (ours)
+        gap = _gap(plain, batch.label, config.gap, state.bank, random)
+    if method.shade:
+        consistency = style_divergence(*log_probabilities.chunk(2)).mean()
+    if state.teacher is not None:
+        distance = _distance(seen[0], state.teacher, label, config)
+    total = segmentation + config.gap.weight * gap
+    total = total + config.shade.weight * consistency + config.feature_distance.weight * distance
+    return LossTerms(total, segmentation, gap, consistency, distance, per_image[: len(batch.label)])
+
+
+def _segmentation(
+    log_probabilities: torch.Tensor, label: torch.Tensor, config: TrainingConfig, method: Method, prediction: Prediction
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy, weighted by UBE where the method says so: its mean, and each image's own without gradient."""
+    loss = pixel_cross_entropy(log_probabilities, label.long())
     if method.ube:
-        cell_px = labels.shape[1] / features.shape[2]
-        band = boundary_band(labels, round(config.gap.sizes[-1] // 2 * cell_px))
-        loss = loss * uncertainty_weights(log_probabilities.detach(), labels, band, config.ube.alpha)
-    valid = (labels != IGNORE).sum(dim=(1, 2))
-    segmentation = loss.sum() / valid.sum().clamp(min=1)
+        cell_px = label.shape[1] / prediction.features.shape[2]
+        band = boundary_band(label, round(config.gap.sizes[-1] // 2 * cell_px))
+        loss = loss * uncertainty_weights(log_probabilities.detach(), label, band, config.ube.alpha, config.ube.eps)
+    valid = (label != IGNORE).sum(dim=(1, 2))
     per_image = loss.detach().sum(dim=(1, 2)) / valid.clamp(min=1)
-    gap = _gap(features, labels, config.gap, bank, random) if method.gap else torch.zeros_like(segmentation)
-    return LossTerms(segmentation + config.gap.weight * gap, segmentation, gap, per_image)
+    return _mean(loss, valid.sum()), per_image
 
 
-def network_input(image: torch.Tensor, scale: float) -> torch.Tensor:
-    """RGB in 0..255, (B,3,H,W) float, resized by `scale` and normalized."""
-    if scale != 1:
-        size = [round(side * scale) for side in image.shape[2:]]
-        image = interpolate(image, size, mode="bilinear", align_corners=False, antialias=scale < 1)
-    return normalized(image)
+def _with_detail(
+    fused: torch.Tensor, prediction: Prediction, label: torch.Tensor, config: TrainingConfig, box: Box
+) -> torch.Tensor:
+    """HRDA's loss: (1 - weight) x that of the fused prediction + weight x plain cross-entropy of the detail crop."""
+    assert config.network.hrda is not None and prediction.detail is not None
+    weight, (rows, columns) = config.network.hrda.detail_weight, box.at(1 / config.scale)
+    label = label[:, rows, columns]
+    loss = pixel_cross_entropy(_log_probabilities(prediction.detail, label), label.long())
+    return (1 - weight) * fused + weight * _mean(loss, (label != IGNORE).sum())
 
 
 def _gap(
-    features: torch.Tensor, labels: torch.Tensor, config: GapConfig, bank: PrototypeBank, random: torch.Generator
+    features: torch.Tensor, label: torch.Tensor, config: GapConfig, bank: PrototypeBank, random: torch.Generator
 ) -> torch.Tensor:
-    """Updates the bank with all boundary cells, then takes L_GAP on at most `max_pixels` of them."""
-    cells = interpolate(labels[:, None].float(), features.shape[2:], mode="nearest-exact")[:, 0].long()
+    """Updates the bank with all boundary cells, then takes L_GAP on at most `max_pixels` of all ranks' cells."""
+    cells = interpolate(label[:, None], features.shape[2:], mode="nearest-exact")[:, 0]
     groups = boundary_groups(cells, boundary_granularity(cells, config.sizes), len(config.sizes)).flatten()
     boundary = (groups >= 0).nonzero().squeeze(1)
-    groups = groups[boundary]
     vectors = normalize(features.permute(0, 2, 3, 1).flatten(0, 2)[boundary], dim=1)
-    bank.update(vectors, groups)
-    chosen = even_subset(groups, config.max_pixels, random)
-    return prototype_loss(vectors[chosen], groups[chosen], bank, config.temperature)
+    bank.update(vectors, groups[boundary])
+    everywhere = gathered(groups)
+    candidates = (everywhere >= 0).nonzero().squeeze(1)
+    chosen = candidates[even_subset(everywhere[candidates], config.max_pixels, random)] - rank() * len(groups)
+    mine = chosen[(chosen >= 0) & (chosen < len(groups))]
+    positions = torch.searchsorted(boundary, mine)
+    losses = prototype_losses(vectors[positions], groups[mine], bank, config.temperature)
+    return losses.sum() * (world_size() / max(len(chosen), 1))
+
+
+def _distance(seen: Seen, teacher: nn.Module, label: torch.Tensor, config: TrainingConfig) -> torch.Tensor:
+    """DAFormer's feature distance. With hallucinated styles both halves are compared with the plain pictures."""
+    half_precision = config.precision == "bf16"
+    with torch.no_grad(), torch.autocast(seen.picture.device.type, torch.bfloat16, enabled=half_precision):
+        wanted = teacher(seen.picture, output_hidden_states=True).hidden_states[-1]
+    settings: FeatureDistanceConfig = config.feature_distance
+    cells = thing_cells(label, wanted.shape[2:], settings.classes, settings.share)
+    distances = feature_distances(seen.features, wanted, cells)
+    return _mean(distances, cells.sum())
+
+
+def _detail_box(config: TrainingConfig, picture: torch.Tensor, random: torch.Generator) -> Box | None:
+    if config.network.hrda is None:
+        return None
+    return draw_box((picture.shape[2], picture.shape[3]), config.network.hrda.detail_crop, random)
+
+
+def _log_probabilities(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """(B,C,h,w) logits -> (B,C,H,W) log probabilities at the label's size."""
+    return interpolate(logits, label.shape[1:], mode="bilinear", align_corners=False).log_softmax(dim=1)
+
+
+def _mean(losses: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The sum of this rank's losses times the number of ranks over the count of all ranks."""
+    return losses.sum() * (world_size() / summed(count).clamp(min=1))

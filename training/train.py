@@ -5,12 +5,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
@@ -19,14 +21,33 @@ from pipeline.devices import device_of
 from pipeline.errors import UserError
 from pipeline.progress import Track, silent
 from pipeline.seeding import derive_seed
-from training.data import GeneratedPool, Pool, ScenePool, TrainingSet
+from training.data import TrainingSet
 from training.draws import Drawer
+from training.launch import Stop, never, run_on_ranks, share, started_processes
 from training.loop import Loop
 from training.networks import Segmenter
 from training.optimization import build_optimizer
-from training.prototypes import PrototypeBank
+from training.pools import GeneratedPool, Pool, ScenePool
 from training.sampling import RareClassSampler
-from training.validation import hold_out, mean_iou
+from training.state import StepState
+from training.synchronized import synchronize_norms
+from training.tracking import check_tracker, start_tracking, stop_tracking
+from training.validation import draw_learning_curve, hold_out, validate
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a training run is told. pixels: (N,19) px of each class in each of the `source` scenes,
+    None where rare-class sampling is off."""
+
+    config: TrainingConfig
+    method: Method
+    seed: int
+    source: Sequence[Scene]
+    generated: Sequence[Path]
+    folder: Path
+    machine: Machine
+    pixels: np.ndarray | None
 
 
 def train(
@@ -34,51 +55,158 @@ def train(
     method: Method,
     seed: int,
     source: Sequence[Scene],
-    generated: Path | None,
+    generated: Sequence[Path],
     folder: Path,
     *,
     machine: Machine,
+    pixels: np.ndarray | None = None,
     progress: Track = silent,
 ) -> None:
-    """Writes `folder/segmenter/` (weights and config.json) and `folder/log.jsonl` (one line per block).
+    """Writes into `folder`: `segmenter/` (weights, config.json and card), `log.jsonl` (one line per block),
+    `learning_curve.png`, `previews/` (held-out scenes at each validation) and, with a tracker, `tracking/`.
 
-    `generated` is the folder of a generated data set. While the run is unfinished `folder/checkpoint/` lets a rerun
-    go on where it stopped, to the same losses on a CPU; an interrupt (Ctrl-C) writes it before it propagates.
+    `generated` are the folders of generated data sets; `pixels` the source's class statistics (see
+    `pipeline.datasets.class_pixels`), counted here if they are not given. It trains in `machine.processes` processes,
+    or in those that torchrun or accelerate launch have started. While the run is unfinished `folder/checkpoint/` lets a
+    rerun go on where it stopped, to the same losses on a CPU; an interrupt (Ctrl-C, SIGTERM) writes it before it
+    propagates. The number of processes may differ in the rerun: losses then agree but for rounding and dropout.
     UserError: no images, crops larger than images, a loss that diverges (the last good checkpoint is kept).
     """
+    config = config.of(method)
+    check(config, method, source, generated, machine)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not config.rare_classes:
+        pixels = None
+    elif pixels is None:
+        pixels = class_pixels(source, progress)
+    job = Job(config, method, seed, tuple(source), tuple(generated), folder, machine, pixels)
+    if started_processes() > 1:
+        share(fit, (job, progress))
+    elif machine.processes > 1:
+        run_on_ranks(machine.processes, device_of(machine).type, fit, (job, progress))
+    else:
+        fit(job, progress, never)
+
+
+def check(
+    config: TrainingConfig, method: Method, source: Sequence[Scene], generated: Sequence[Path], machine: Machine
+) -> None:
+    """UserError for what can be seen to be wrong before anything is read."""
     if not source:
         raise UserError("the source has no scenes to train on: mend 'data.source'")
-    folder.mkdir(parents=True, exist_ok=True)
-    training, held_out = hold_out(source, config.validation_scenes)
-    temporary = folder / "checkpoint"
-    pools: list[Pool] = [ScenePool(training, config.source_size)]
-    if method.generated:
-        pools.append(_generated_pool(generated, held_out, temporary / "datasets"))
-    rare = _rare_classes(config, training, temporary / "class_pixels.npy", progress)
-    loop = _loop(config, method, seed, pools=pools, rare=rare, folder=folder, machine=machine)
+    if method.generated and not generated:
+        raise UserError("this method trains on generated images, but none were given: add a 'generation' section")
+    if machine.compile and (method.feature_distance or method.shade):
+        raise UserError("feature_distance and shade look into the encoder, which machine.compile hides: switch one off")
+    check_tracker(machine.tracker)
+    started = started_processes()
+    if machine.processes > 1 and 1 < started != machine.processes:
+        raise UserError(
+            f"machine.processes is {machine.processes}, but {started} processes were started: leave it at 1 under"
+            " torchrun or accelerate launch"
+        )
+    processes = max(started, machine.processes)
+    gpus = torch.cuda.device_count() if device_of(machine).type == "cuda" else processes
+    if machine.processes > gpus:
+        raise UserError(f"machine.processes is {machine.processes}, but torch sees {gpus} GPUs here: lower it")
+    if config.batch_size % (processes * config.accumulation):
+        raise UserError(
+            f"training.batch_size {config.batch_size} does not divide over {processes} processes in"
+            f" training.accumulation {config.accumulation} parts: make it a multiple of"
+            f" {processes * config.accumulation}"
+        )
+
+
+def fit(job: Job, progress: Track, stop: Stop) -> None:
+    """One process's part of `train`."""
+    loop, watched = prepare(job)
+    identity = loop.identity
+    start_tracking(loop.accelerator, job.folder, identity)
     loop.resume()
-    watched = ScenePool(held_out, config.source_size)
-    single = loop.accelerator.num_processes == 1  # ranks that stopped at different iterations would wait forever
-    with torch.random.fork_rng(), _interrupts(deferred=single) as interrupted:
+    if not loop.accelerator.is_main_process:
+        progress = silent
+    with torch.random.fork_rng(), _interrupts() as interrupted:
         loop.model.train()
-        for batch in progress(loop.batches(), total=config.iterations, description="training", done=loop.iteration):
+        total, done = job.config.iterations, loop.iteration
+        for batch in progress(loop.batches(), total=total, description="training", done=done, note=lambda: loop.note):
             loop.step(batch)
             if loop.at_block_end:
                 _end_block(loop, watched)
-            if interrupted():
+            if loop.stops(interrupted() or stop()):
                 loop.save()
                 raise KeyboardInterrupt
+    stop_tracking(loop.accelerator)
     if loop.accelerator.is_main_process:
-        loop.segmenter.save_pretrained(folder / "segmenter")
+        loop.segmenter.save_pretrained(job.folder / "segmenter")
+        draw_learning_curve(loop.log, job.folder / "learning_curve.png")
         shutil.rmtree(loop.checkpoint, ignore_errors=True)
+
+
+def prepare(job: Job) -> tuple[Loop, Pool]:
+    """The loop of a job before its first iteration, and the held-out scenes."""
+    config, machine = job.config, job.machine
+    training, held_out = hold_out(job.source, config.validation_scenes)
+    accelerator = Accelerator(
+        cpu=device_of(machine).type == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=machine.tracker,
+        project_config=ProjectConfiguration(logging_dir=str(job.folder)),
+    )
+    assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
+    pools: list[Pool] = [ScenePool(training, config.source_size)]
+    if job.method.generated:
+        excluded, cache = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / "datasets"
+        with accelerator.main_process_first():
+            pools.append(GeneratedPool(job.generated, config, excluded=excluded, cache=cache))
+    segmenter = Segmenter.create(config.network, derive_seed(job.seed, "network"), config.scale)
+    state = StepState.create(config, job.method, segmenter)
+    optimizer, schedule = build_optimizer(segmenter, config.optimizer, config.iterations)
+    synchronize_norms(segmenter, accelerator.device)
+    if accelerator.device.type == "cuda":
+        segmenter.to(memory_format=torch.channels_last)
+    if machine.compile:
+        segmenter.compile()
+    model, optimizer = accelerator.prepare(segmenter, optimizer)
+    rare = _rare_classes(job, training)
+    loop = Loop(
+        config=config,
+        method=job.method,
+        seed=job.seed,
+        folder=job.folder,
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        state=state.to(accelerator.device),
+        drawer=Drawer(config, job.method, job.seed, [len(pool) for pool in pools], rare),
+        samples=TrainingSet(pools, config, job.seed),
+        loader_workers=machine.loader_workers,
+    )
+    return loop, ScenePool(held_out, config.source_size)
+
+
+def _rare_classes(job: Job, training: Sequence[Scene]) -> RareClassSampler | None:
+    """By the class statistics of the scenes that are trained on."""
+    if job.pixels is None:
+        return None
+    chosen = {scene.id for scene in training}
+    pixels = job.pixels[[scene.id in chosen for scene in job.source]]
+    config = job.config
+    if pixels.max() <= config.rare_class_pixels:
+        raise UserError(
+            f"no source image has more than training.rare_class_pixels {config.rare_class_pixels} px of any class:"
+            " lower it, or set training.rare_classes to false"
+        )
+    return RareClassSampler(pixels, temperature=config.rare_class_temperature, minimum=config.rare_class_pixels)
 
 
 def _end_block(loop: Loop, watched: Pool) -> None:
     """Logs the block; validates and checkpoints where they are due."""
     record = loop.finish_block()
     last = loop.iteration == loop.config.iterations
-    if len(watched) and (last or _due(loop, loop.config.validation_every)) and loop.accelerator.is_main_process:
-        record["validation_miou"] = mean_iou(loop.segmenter, watched, loop.config.scale)
+    if len(watched) and (last or _due(loop, loop.config.validation_every)):
+        preview = loop.folder / "previews" / f"{loop.iteration:06d}.png"
+        record["validation_miou"] = validate(loop.segmenter, watched, loop.config.scale, preview)
     loop.write_log(record)
     if last or _due(loop, loop.config.checkpoint_every):
         loop.save()
@@ -89,86 +217,27 @@ def _due(loop: Loop, every: int) -> bool:
     return loop.iteration // every > (loop.iteration - len(loop.draws)) // every
 
 
-def _generated_pool(folder: Path | None, held_out: Sequence[Scene], cache: Path) -> GeneratedPool:
-    if folder is None:
-        raise UserError("this method trains on generated images, but none were given: add a 'generation' section")
-    return GeneratedPool(folder, frozenset(scene.id for scene in held_out), cache)
-
-
-def _rare_classes(
-    config: TrainingConfig, scenes: Sequence[Scene], memory: Path, progress: Track
-) -> RareClassSampler | None:
-    """Counts every label map's classes, once per run: the counts outlive an interrupt in `memory`."""
-    if not config.rare_classes:
-        return None
-    if memory.is_file():
-        pixels = np.load(memory)
-    else:
-        pixels = class_pixels(scenes, progress)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        np.save(memory, pixels)
-    if pixels.max() <= config.rare_class_pixels:
-        raise UserError(
-            f"no source image has more than training.rare_class_pixels {config.rare_class_pixels} px of any class:"
-            " lower it, or set training.rare_classes to false"
-        )
-    return RareClassSampler(pixels, temperature=config.rare_class_temperature, minimum=config.rare_class_pixels)
-
-
-def _loop(
-    config: TrainingConfig,
-    method: Method,
-    seed: int,
-    *,
-    pools: Sequence[Pool],
-    rare: RareClassSampler | None,
-    folder: Path,
-    machine: Machine,
-) -> Loop:
-    accelerator = Accelerator(
-        cpu=device_of(machine).type == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no"
-    )
-    if config.batch_size % accelerator.num_processes:
-        raise UserError(
-            f"training.batch_size {config.batch_size} does not divide over {accelerator.num_processes} processes:"
-            " make it a multiple"
-        )
-    segmenter = Segmenter.create(config.network, derive_seed(seed, "network"))
-    optimizer, schedule = build_optimizer(segmenter, config.optimizer, config.iterations)
-    model, optimizer = accelerator.prepare(segmenter, optimizer)
-    bank = PrototypeBank(config.network.channels, granularities=len(config.gap.sizes), momentum=config.gap.momentum)
-    return Loop(
-        config=config,
-        method=method,
-        seed=seed,
-        folder=folder,
-        accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
-        schedule=schedule,
-        bank=bank.to(accelerator.device),
-        drawer=Drawer(config, method, seed, [len(pool) for pool in pools], rare),
-        samples=TrainingSet(pools, config, seed),
-        loader_workers=machine.loader_workers,
-    )
-
-
 @contextmanager
-def _interrupts(*, deferred: bool) -> Iterator[Callable[[], bool]]:
-    """Holds back the first Ctrl-C, so that it can't fall into the middle of an update; gives a function that tells
-    whether it came. A second one acts at once. Outside the main thread nothing can be held back."""
-    if not deferred or threading.current_thread() is not threading.main_thread():
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Holds back the first Ctrl-C or SIGTERM, so that it can't fall into the middle of an update; gives a function that
+    tells whether one came. A second one acts at once. Outside the main thread nothing can be held back."""
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     came: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, remember)
+    for number in before:
+        signal.signal(number, remember)
     try:
         yield lambda: bool(came)
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -82,6 +82,7 @@ TINY: dict[str, Any] = {
     "source_size": None,
     "crop": (32, 32),
     "rare_class_pixels": 50,
+    "rare_class_crop": 25,
     "optimizer": {"learning_rate": 1e-3, "warmup": 2},
     "block": 3,
     "checkpoint_every": 6,

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.boundaries import boundary_band, boundary_granularity
 from pipeline.rare_classes import rare_class_probabilities
-from training.losses import pixel_cross_entropy, prototype_loss, uncertainty_weights
+from training.losses import pixel_cross_entropy, prototype_losses, uncertainty_weights
 from training.prototypes import PrototypeBank, boundary_groups
 from training.sampling import HardnessSampler, hardness_threshold
 
@@ -38,7 +38,8 @@ def test_golden_prototypes_and_their_loss(golden: Mapping[str, np.ndarray]) -> N
     torch.testing.assert_close(bank.prototypes, _tensor(golden["gap.new_bank"]), rtol=0, atol=1e-6)
     assert torch.equal(bank.counts, _tensor(golden["gap.new_counts"]))
     torch.testing.assert_close(bank.weights(), _tensor(golden["gap.weights"]), rtol=0, atol=1e-6)
-    assert prototype_loss(features, groups[kept], bank).item() == pytest.approx(golden["gap.loss"].item(), abs=1e-6)
+    loss = prototype_losses(features, groups[kept], bank).mean()
+    assert loss.item() == pytest.approx(golden["gap.loss"].item(), abs=1e-6)
 
 
 def test_golden_uncertainty_boundary_emphasis(golden: Mapping[str, np.ndarray]) -> None:

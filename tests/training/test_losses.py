@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import distributed
 from torch.nn.functional import normalize
 
-from training.losses import prototype_loss, uncertainty_weights
+from training.losses import pixel_entropy, prototype_losses, uncertainty_weights
 from training.prototypes import PrototypeBank, even_subset
 
 
@@ -36,7 +39,7 @@ def test_gradient_reaches_features_but_not_prototypes() -> None:
     bank = PrototypeBank(8).double()
     bank.update(features, groups)
     features.requires_grad_()
-    prototype_loss(features, groups, bank).backward()
+    prototype_losses(features, groups, bank).mean().backward()
     assert features.grad is not None
     assert features.grad.abs().sum() > 0
     assert not bank.prototypes.requires_grad
@@ -47,10 +50,16 @@ def test_a_batch_without_boundary_gives_zero_loss_and_gradient() -> None:
     features = torch.zeros(0, 8, requires_grad=True)
     groups = torch.zeros(0, dtype=torch.int64)
     bank.update(features, groups)
-    loss = prototype_loss(features, groups, bank)
+    loss = prototype_losses(features, groups, bank).sum()
     loss.backward()
     assert loss.item() == 0
     assert bank.counts.sum() == 0
+
+
+def test_entropy_is_that_of_scipy() -> None:
+    log_probabilities = torch.randn(2, 19, 5, 6, generator=torch.Generator().manual_seed(0)).log_softmax(dim=1)
+    wanted = scipy.stats.entropy(log_probabilities.exp().numpy(), axis=1)
+    np.testing.assert_allclose(pixel_entropy(log_probabilities).numpy(), wanted, rtol=1e-5)
 
 
 def test_uncertainty_weights_carry_no_gradient_and_keep_empty_bands_at_one() -> None:
@@ -59,6 +68,41 @@ def test_uncertainty_weights_carry_no_gradient_and_keep_empty_bands_at_one() -> 
     weights = uncertainty_weights(log_probabilities, labels, torch.zeros(1, 6, 6, dtype=torch.bool))
     assert not weights.requires_grad
     assert torch.equal(weights, torch.ones(1, 6, 6))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), ignored=st.floats(0, 1), banded=st.floats(0, 1))
+def test_uncertainty_weights_lie_in_their_bounds_and_follow_the_entropy(
+    seed: int, ignored: float, banded: float
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    log_probabilities = (3 * torch.randn(2, 19, 8, 9, generator=random)).log_softmax(dim=1)
+    labels = torch.randint(0, 19, (2, 8, 9), generator=random)
+    labels[torch.rand(labels.shape, generator=random) < ignored] = 255
+    band = (torch.rand(labels.shape, generator=random) < banded) & (labels != 255)
+    weights = uncertainty_weights(log_probabilities, labels, band)
+    assert (weights[labels == 255] == 0).all()
+    assert (weights[(labels != 255) & ~band] == 1).all()
+    assert ((weights[band] >= 1) & (weights[band] <= 4)).all()
+    entropy = pixel_entropy(log_probabilities)
+    for image in range(2):
+        inside = weights[image][band[image]]
+        assert (inside[entropy[image][band[image]].argsort()].diff() >= -1e-6).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), batches=st.integers(1, 4))
+def test_prototypes_stay_unit_vectors_and_do_not_depend_on_the_order_of_pixels(seed: int, batches: int) -> None:
+    one, other = PrototypeBank(8).double(), PrototypeBank(8).double()
+    for batch in range(batches):
+        features, groups = _random_features(50, seed + batch)
+        one.update(features, groups)
+        other.update(features.flip(0), groups.flip(0))
+    torch.testing.assert_close(one.prototypes, other.prototypes)
+    seen = one.counts > 0
+    torch.testing.assert_close(one.prototypes[seen].norm(dim=1), torch.ones(int(seen.sum()), dtype=torch.float64))
+    assert (one.prototypes[~seen] == 0).all()
+    assert (one.counts <= batches).all()
 
 
 def test_even_subset_takes_small_groups_whole_and_large_ones_evenly() -> None:

@@ -5,11 +5,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, interpolate
 
+from pipeline.boundaries import boundary_band
 from pipeline.config.training import Method, TrainingConfig
 from training.data import Batch, Draw, TrainingSet
-from training.networks import Segmenter
-from training.prototypes import PrototypeBank
-from training.step import network_input, train_step
+from training.hrda import draw_box
+from training.losses import pixel_cross_entropy, uncertainty_weights
+from training.networks import Segmenter, network_input
+from training.state import StepState
+from training.step import LossTerms, train_step
 
 
 def _batch() -> Batch:
@@ -21,41 +24,74 @@ def _batch() -> Batch:
     return Batch(image, labels, torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0]] * 2))
 
 
+def _step(segmenter: Segmenter, config: TrainingConfig, method: Method) -> tuple[LossTerms, StepState]:
+    state = StepState.create(config, method, segmenter)
+    return train_step(segmenter, _batch(), config, method, state, torch.Generator().manual_seed(0)), state
+
+
 def test_plain_method_is_cross_entropy(tiny_config: TrainingConfig) -> None:
-    segmenter, bank, batch = Segmenter.create(tiny_config.network, 0).eval(), PrototypeBank(16), _batch()
-    terms = train_step(segmenter, batch, tiny_config, Method(), bank, torch.Generator())
-    logits, _ = segmenter(network_input(batch.image.float(), 1.0))
+    segmenter, batch = Segmenter.create(tiny_config.network, 0).eval(), _batch()
+    terms, state = _step(segmenter, tiny_config, Method())
+    logits = segmenter(network_input(batch.image.float(), 1.0)).logits
     full = interpolate(logits, (32, 64), mode="bilinear", align_corners=False)
     wanted = cross_entropy(full, batch.label.long(), ignore_index=255)
     assert terms.total.item() == pytest.approx(wanted.item(), rel=1e-5)
     second = cross_entropy(full[1:], batch.label[1:].long())
     assert terms.per_image[1].item() == pytest.approx(second.item(), rel=1e-5)
-    assert bank.counts.sum() == 0
+    assert state.bank.counts.sum() == 0
+    assert [term.item() for term in terms[2:5]] == [0, 0, 0]
 
 
 def test_flex_seg_adds_half_of_gap_and_fills_the_bank(tiny_config: TrainingConfig) -> None:
-    segmenter, bank, batch = Segmenter.create(tiny_config.network, 0).eval(), PrototypeBank(16), _batch()
-    plain = train_step(segmenter, batch, tiny_config, Method(), bank, torch.Generator())
-    method = Method(gap=True, ube=True)
-    terms = train_step(segmenter, batch, tiny_config, method, bank, torch.Generator())
+    segmenter, batch = Segmenter.create(tiny_config.network, 0).eval(), _batch()
+    plain, _ = _step(segmenter, tiny_config, Method())
+    terms, state = _step(segmenter, tiny_config, Method(gap=True, ube=True))
     assert terms.total.item() == pytest.approx(terms.segmentation.item() + 0.5 * terms.gap.item())
     assert plain.segmentation < terms.segmentation < 4 * plain.segmentation
     assert terms.gap > 0
     present = torch.zeros(19, dtype=torch.bool)
     present[batch.label[batch.label != 255].long().unique()] = True
-    assert torch.equal(bank.counts.sum(dim=1) > 0, present)
+    assert torch.equal(state.bank.counts.sum(dim=1) > 0, present)
     terms.total.backward()
     assert all(weight.grad is not None for weight in segmenter.parameters())
 
 
 def test_scale_enlarges_what_the_network_sees(tiny_config: TrainingConfig) -> None:
     assert network_input(torch.zeros(1, 3, 32, 64), 2.0).shape == (1, 3, 64, 128)
-    segmenter, batch = Segmenter.create(tiny_config.network, 0).eval(), _batch()
-    terms = train_step(
-        segmenter, batch, tiny_config.model_copy(update={"scale": 2.0}), Method(gap=True, ube=True), PrototypeBank(16),
-        torch.Generator(),
-    )  # fmt: skip
+    segmenter = Segmenter.create(tiny_config.network, 0).eval()
+    terms, _ = _step(segmenter, tiny_config.model_copy(update={"scale": 2.0}), Method(gap=True, ube=True))
     assert terms.total.isfinite()
+
+
+def test_gap_takes_at_most_max_pixels(tiny_config: TrainingConfig) -> None:
+    """With room for all cells the loss is their mean; with room for few it is another, of few."""
+    segmenter = Segmenter.create(tiny_config.network, 0).eval()
+    losses = []
+    for limit in (4096, 100_000, 5):
+        config = tiny_config.of(Method(training={"gap": {"max_pixels": limit}}))
+        losses.append(_step(segmenter, config, Method(gap=True))[0].gap.item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_hrda_weighs_the_detail_crop(tiny_config: TrainingConfig) -> None:
+    changes = {"network": {"hrda": {"detail_crop": [32, 64], "attention_channels": 8}}, "crop": [32, 64], "scale": 2}
+    config = tiny_config.of(Method(training=changes))
+    segmenter = Segmenter.create(config.network, 0).eval()
+    terms, state = _step(segmenter, config, Method(gap=True, ube=True))
+    box = draw_box((64, 128), (32, 64), torch.Generator().manual_seed(0))
+    batch = _batch()
+    prediction = segmenter(network_input(batch.image.float(), 2.0), box)
+    assert prediction.detail is not None
+    detail = interpolate(prediction.detail, (16, 32), mode="bilinear", align_corners=False)
+    plain = cross_entropy(detail, batch.label[:, *box.at(0.5)].long(), ignore_index=255)
+    fused = interpolate(prediction.logits, (32, 64), mode="bilinear", align_corners=False).log_softmax(dim=1)
+    band = boundary_band(batch.label, 12)  # three cells of 8 px of the input
+    weights = uncertainty_weights(fused, batch.label, band)
+    ube = (weights * pixel_cross_entropy(fused, batch.label.long())).sum() / (batch.label != 255).sum()
+    assert terms.segmentation.item() == pytest.approx(0.9 * ube.item() + 0.1 * plain.item(), rel=1e-5)
+    assert state.bank.counts.sum() > 0
+    terms.total.backward()
+    assert all(weight.grad is not None for weight in segmenter.parameters())
 
 
 class OneImage:

@@ -1,0 +1,120 @@
+"""Which generated images are trained on, at what size and in what mix; bad files are named in one line."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config.training import Method, TrainingConfig
+from pipeline.datasets import Scene
+from pipeline.errors import UserError
+from training.data import TrainingSet, loader_rate
+from training.draws import Drawer
+from training.pools import GeneratedPool, ScenePool, data_set_fingerprint
+
+NOBODY: frozenset[str] = frozenset()
+
+
+def _pool(config: TrainingConfig, folders: list[Path], **changes: object) -> GeneratedPool:
+    changed = config.of(Method(training=changes))
+    return GeneratedPool(folders, changed, excluded=NOBODY, cache=folders[0].parent / "cache")
+
+
+def _write(folder: Path, count: int, **columns: list[object]) -> Path:
+    """A data set of one shard: image k is all gray level k."""
+    pictures = [np.full((16, 24), k, np.uint8) for k in range(count)]
+    table = {
+        "image": [Image.fromarray(picture).convert("RGB") for picture in pictures],
+        "label": [Image.fromarray(np.zeros_like(picture)) for picture in pictures],
+        "source": ["scene"] * count,
+        **columns,
+    }
+    pictured = dict.fromkeys(("image", "label"), datasets.Image())
+    rows = datasets.Dataset.from_dict(table).cast(
+        datasets.Features({**datasets.Dataset.from_dict(table).features, **pictured})
+    )
+    (folder / "data").mkdir(parents=True)
+    rows.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def _levels(pool: GeneratedPool) -> list[int]:
+    return [int(pool.read(index)[0][0, 0, 0]) for index in range(len(pool))]
+
+
+def test_data_sets_are_joined_and_the_unaligned_left_out(tiny_config: TrainingConfig, tmp_path: Path) -> None:
+    first = _write(tmp_path / "a", 4, alignment=[0.1, 0.9, 0.5, 0.7])
+    second = _write(tmp_path / "b", 2, alignment=[0.6, 0.2])
+    assert _levels(_pool(tiny_config, [first, second])) == [0, 1, 2, 3, 0, 1]
+    assert _levels(_pool(tiny_config, [first, second], minimum_alignment=0.5)) == [1, 2, 3, 0]
+    with pytest.raises(UserError, match="minimum_alignment"):
+        _pool(tiny_config, [first, second], minimum_alignment=0.95)
+    bare = _write(tmp_path / "c", 2)
+    with pytest.raises(UserError, match="no column 'alignment'"):
+        _pool(tiny_config, [bare], minimum_alignment=0.5)
+
+
+def test_a_larger_limit_adds_images_to_a_smaller_one(tiny_config: TrainingConfig, tmp_path: Path) -> None:
+    folder = _write(tmp_path / "a", 12)
+    few, more = (_levels(_pool(tiny_config, [folder], generated_limit=limit)) for limit in (3, 7))
+    assert len(few) == 3 and len(more) == 7
+    assert set(few) < set(more)
+    assert len(_pool(tiny_config, [folder], generated_limit=99)) == 12
+
+
+def test_generated_images_are_resized(tiny_config: TrainingConfig, generated: Path) -> None:
+    image, label = _pool(tiny_config, [generated], generated_size=(80, 96)).read(3)
+    assert image.shape == (80, 96, 3)
+    original = _pool(tiny_config, [generated]).read(3)[1]
+    np.testing.assert_array_equal(label, original.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(None, 0.25), (0.5, 0.5), (0.0, 0.0)])
+def test_the_mix_is_as_stated(tiny_config: TrainingConfig, share: float | None, wanted: float) -> None:
+    config = tiny_config.model_copy(update={"generated_share": share, "iterations": 2000})
+    drawer = Drawer(config, Method(generated=True, has=True), 0, [30, 10], None)
+    draws = [draw for batch in drawer.block(0, 2000) for draw in batch]
+    assert np.mean([draw.pool for draw in draws]) == pytest.approx(wanted, abs=0.03)
+
+
+def test_broken_files_are_named_in_one_line(tiny_config: TrainingConfig, scenes: list[Scene], tmp_path: Path) -> None:
+    assert scenes[3].image is not None
+    scenes[3].image.write_bytes(scenes[3].image.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"3\.png: cannot be read.*truncated") as error:
+        ScenePool(scenes, None).read(3)
+    assert "\n" not in str(error.value)
+
+    cut = _write(tmp_path / "cut", 3)
+    shard = cut / "data" / "train-00000-of-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet cannot be read") as error:
+        data_set_fingerprint(cut)
+    assert "\n" not in str(error.value)
+
+    values = _write(tmp_path / "values", 2, label=[Image.fromarray(np.full((16, 24), 19, np.uint8))] * 2)
+    with pytest.raises(UserError, match=r"values: row 1 .* values up to 19"):
+        _pool(tiny_config, [values]).read(1)
+    bytes_only = {"bytes": b"\x89PNG\r\n\x1a\n", "path": None}
+    damaged = _write(tmp_path / "damaged", 2, image=[bytes_only] * 2)
+    with pytest.raises(UserError, match="damaged: row 0 cannot be decoded"):
+        _pool(tiny_config, [damaged]).read(0)
+
+
+def test_a_data_set_without_the_columns_is_refused(tiny_config: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict({"image": [1]}).to_parquet(tmp_path / "data" / "x.parquet")
+    with pytest.raises(UserError, match=r"lacks the columns \['label', 'source'\]"):
+        _pool(tiny_config, [tmp_path])
+
+
+def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    first, second = _write(tmp_path / "a", 2), _write(tmp_path / "b", 3)
+    assert data_set_fingerprint(first) == data_set_fingerprint(first) != data_set_fingerprint(second)
+
+
+def test_the_loader_is_measured_by_images(tiny_config: TrainingConfig, scenes: list[Scene]) -> None:
+    drawer = Drawer(tiny_config, Method(), 0, [len(scenes)], None)
+    samples = TrainingSet([ScenePool(scenes, None)], tiny_config, 0)
+    assert loader_rate(samples, drawer.block(0, 8), workers=0) > 0

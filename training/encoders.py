@@ -1,0 +1,113 @@
+"""Encoders from transformers: Mix Transformers (SegFormer, NeurIPS 2021) and ResNets, by name, sizes or weights."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel, SegformerModel
+from transformers.utils import logging
+
+from pipeline.config.training import NetworkConfig
+from pipeline.errors import UserError
+from training.pretrained import missing
+
+_MIT_DEPTHS = {
+    "mit-b0": (2, 2, 2, 2),
+    "mit-b1": (2, 2, 2, 2),
+    "mit-b2": (3, 4, 6, 3),
+    "mit-b3": (3, 4, 18, 3),
+    "mit-b4": (3, 8, 27, 3),
+    "mit-b5": (3, 6, 40, 3),
+}
+_KINDS = ("segformer", "resnet")
+_OF_THE_CLASSIFIER = {"id2label", "label2id", "architectures", "transformers_version"}
+_OUTER_NORM = re.compile(r"layernorm_(before|after)$|^stages\.\d+\.layer_norm$")
+
+
+def encoder_config(config: NetworkConfig) -> dict[str, Any]:
+    """transformers' config of an encoder that starts from random weights."""
+    if config.encoder == "resnet-101":
+        return {"model_type": "resnet", "depths": [3, 4, 23, 3]}
+    sizes = {
+        "hidden_sizes": list(config.hidden_sizes),
+        "depths": list(config.depths),
+        "num_attention_heads": list(config.heads),
+        "sr_ratios": list(config.reductions),
+    }
+    if config.encoder is not None:
+        sizes = {
+            "hidden_sizes": [32, 64, 160, 256] if config.encoder == "mit-b0" else [64, 128, 320, 512],
+            "depths": list(_MIT_DEPTHS[config.encoder]),
+            "num_attention_heads": [1, 2, 5, 8],
+            "sr_ratios": [8, 4, 2, 1],
+        }
+    return {"model_type": "segformer", **sizes, "drop_path_rate": config.drop_path}
+
+
+def build_encoder(config: Mapping[str, Any]) -> PreTrainedModel:
+    """An encoder with random weights. `config` is transformers' config as a dict, its `model_type` included."""
+    model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(**config))
+    return _with_published_eps(model)
+
+
+def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
+    """An encoder with the weights of a local folder or Hub name. UserError if it can't be had or is not whole."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type not in _KINDS:
+            raise UserError(
+                f"training.network.pretrained {name!r} is a {config.model_type!r} model, wanted one of {_KINDS}: take"
+                " for instance nvidia/mit-b5 or microsoft/resnet-101"
+            )
+        if config.model_type == "segformer":
+            config.drop_path_rate = drop_path
+        with _quietly():
+            encoder, info = AutoModel.from_pretrained(name, config=config, output_loading_info=True)
+    except OSError as error:
+        raise missing(name) from error
+    if lacking := sorted(info["missing_keys"]):
+        raise UserError(
+            f"training.network.pretrained {name!r} lacks {len(lacking)} of the encoder's weights"
+            f" ({', '.join(lacking[:3])}): fetch it again"
+        )
+    return _with_published_eps(encoder)
+
+
+def config_of(encoder: PreTrainedModel) -> dict[str, Any]:
+    """What `build_encoder` needs to build the like: transformers' config without the names of ImageNet's classes."""
+    config: dict[str, Any] = encoder.config.to_diff_dict()
+    return {key: value for key, value in config.items() if key not in _OF_THE_CLASSIFIER}
+
+
+def stages(encoder: nn.Module, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Image (B,3,H,W) -> four feature maps (B,C_i,H_i,W_i) with strides 4, 8, 16, 32.
+
+    DAFormer's ResNet-101 dilates its last two stages to stride 8 and costs several times more; ours has the strides
+    it was pretrained with.
+    """
+    return tuple(encoder(image, output_hidden_states=True).hidden_states[-4:])
+
+
+def _with_published_eps(encoder: PreTrainedModel) -> PreTrainedModel:
+    """transformers builds a MiT's norms with torch's epsilon of 1e-5 and ignores its own `layer_norm_eps`: the
+    released code has 1e-6 around attention, MLP and stages, and 1e-5 within patch embeddings and attention."""
+    if isinstance(encoder, SegformerModel):
+        for name, norm in encoder.named_modules():
+            if isinstance(norm, nn.LayerNorm) and _OUTER_NORM.search(name):
+                norm.eps = encoder.config.layer_norm_eps
+    return encoder
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps transformers from reporting that a checkpoint's ImageNet classifier is left out."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # it takes a second and would tear our own bar
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
