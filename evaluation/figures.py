@@ -1,21 +1,26 @@
-"""Matplotlib figures of a report, in colors that color-blind readers can tell apart (Okabe and Ito)."""
+"""Matplotlib figures of a report. Methods differ in color, and beyond the eighth in hatch, dash and marker as well."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator
 
-from evaluation.summary import Numbers
+from evaluation.rows import Numbers
+from pipeline.labels import CLASS_NAMES
 
-COLORS = ("#5b6770", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
-"""One per method in table order; the baseline is gray."""
-SIZE = (5.2, 3.5)
+COLORS = ("#5b6770", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255")
+"""Okabe and Ito's, which color-blind readers can tell apart; gray and wine stand for their black and yellow."""
+MARKERS = "osD^vPX*"
+HATCHES = ("", "////", "....", "xxxx")
+DASHES = ("-", "--", ":", "-.")
+RGBA = tuple[float, float, float, float]
+WIDTH = 5.2
 """Inches; two charts stand side by side on a desk and one below the other on a phone, readable on both."""
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -34,107 +39,176 @@ STYLE = {
     "axes.grid.axis": "y",
     "grid.color": "#e6e8ea",
     "axes.axisbelow": True,
+    "hatch.linewidth": 0.8,
     "legend.frameon": False,
     "svg.hashsalt": "flexseg",
 }
 
 
-def color_of(numbers: Numbers, method: str) -> str:
-    """The color that a method has in every figure."""
-    return COLORS[[row["name"] for row in numbers["methods"]].index(method) % len(COLORS)]
+class Look(NamedTuple):
+    """How a method is drawn, the same in every figure."""
+
+    color: str
+    marker: str
+    hatch: str
+    dash: str
+
+
+def looks(numbers: Numbers) -> dict[str, Look]:
+    """The look of every method, in table order: colors repeat after eight, then hatch and dash tell them apart."""
+    names = [row["name"] for row in numbers["methods"]]
+    many = len(COLORS)
+    return {
+        name: Look(COLORS[i % many], MARKERS[i % many], HATCHES[i // many % 4], DASHES[i // many % 4])
+        for i, name in enumerate(names)
+    }
+
+
+def ink_on(background: RGBA) -> str:
+    """Black or white, whichever reads better: a contrast of at least 4.5 on every color (WCAG 2)."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in background[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000" if luminance > 0.179 else "#fff"
 
 
 def save(figure: Figure, file: Path) -> bytes:
-    """Writes the figure as PNG and returns it as SVG, which stays sharp at every size of the page."""
-    figure.savefig(file, dpi=200)
+    """Writes the figure as PNG and SVG and returns the SVG, which stays sharp at every size."""
+    figure.savefig(file.with_suffix(".png"), dpi=200)
+    figure.set_layout_engine("none")  # it is laid out: once is enough
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
+    file.with_suffix(".svg").write_bytes(buffer.getvalue())
     return buffer.getvalue()
 
 
-def error_bars(numbers: Numbers, key: str) -> Figure:
-    """`boundary_error` or `interior_error` per domain and method (the paper's figure 1); whiskers are the spread."""
-    places = [domain["name"] for domain in numbers["domains"]]
-    places += ["average"] if len(places) > 1 else []
-    width = 0.84 / len(numbers["methods"])
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.subplots()
-        for index, row in enumerate(numbers["methods"]):
-            at = np.arange(len(places)) + width * (index - (len(numbers["methods"]) - 1) / 2)
-            _bars(axes, [row[key][place] for place in places], at, width * 0.94, color_of(numbers, row["name"]))
-            axes.bar(0, 0, color=color_of(numbers, row["name"]), label=row["name"])
-        axes.set_xticks(range(len(places)), places)
-        axes.tick_params(axis="x", length=0)
-        axes.set_ylabel("wrong pixels (%)")
-        axes.set_ylim(0, _highest_error(numbers))
-        axes.set_title({"boundary_error": "Boundary", "interior_error": "Interior"}[key])
-        _legend(figure, axes)
-    return figure
+def new_chart(numbers: Numbers, inches: float) -> tuple[Figure, Axes]:
+    """A chart that is `inches` high without the legend that `add_legend` puts below it."""
+    names = [row["name"] for row in numbers["methods"]]
+    rows = -(-len(names) // _legend_columns(names))
+    figure = Figure(figsize=(WIDTH, inches + 0.2 * rows), layout="constrained")
+    return figure, figure.subplots()
 
 
-def _bars(axes: Axes, stats: Sequence[Numbers], at: NDArray[np.floating], width: float, color: str) -> None:
-    """One method's bars with their values; a score that does not exist leaves its place empty."""
-    for x, stat in zip(at, stats, strict=True):
-        if stat["mean"] is None:
-            continue
-        mean, spread = 100 * stat["mean"], 100 * (stat["spread"] or 0.0)
-        axes.bar(x, mean, width, color=color, yerr=spread or None, error_kw={"ecolor": "#1d2329", "elinewidth": 1})
-        axes.annotate(f"{mean:.0f}", (x, mean + spread), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
-
-
-def _highest_error(numbers: Numbers) -> float:
-    """Upper end of the error axis in percent, the same for boundary and interior so that the charts compare."""
-    keys = ("boundary_error", "interior_error")
-    stats = [stat for row in numbers["methods"] for key in keys for stat in row[key].values()]
-    return max((115 * (stat["mean"] + (stat["spread"] or 0)) for stat in stats if stat["mean"]), default=100.0)
-
-
-def learning_curve(numbers: Numbers, key: str) -> Figure:
-    """`loss` or `validation_miou` over iterations; thin lines are single seeds, thick ones their mean."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.subplots()
-        for row in numbers["methods"]:
-            _curves(axes, [c[key] for c in row["curves"] if c[key]], color_of(numbers, row["name"]), row["name"])
-        axes.set_title({"loss": "Training loss", "validation_miou": "mIoU on held-out source scenes"}[key])
-        axes.set_xlabel("iteration")
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        if key == "validation_miou":
-            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=""))
-            axes.set_ylabel("mIoU (%)")
-        _legend(figure, axes)
-    return figure
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """The names of what is drawn below the chart, in as many columns as they leave room for."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=_legend_columns(labels), fontsize=9)
 
 
-def _curves(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], color: str, label: str) -> None:
-    """Every seed thin, their mean thick (over the iterations that all seeds logged)."""
-    if not curves:
-        return
-    for curve in curves:
-        axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.8, alpha=0.35)
-    shared = sorted(set.intersection(*({iteration for iteration, _ in curve} for curve in curves)))
-    means = [np.mean([dict(curve)[iteration] for curve in curves]) for iteration in shared]
-    marker = "o" if len(shared) < 15 else None
-    axes.plot(shared, means, color=color, linewidth=2, label=label, marker=marker, markersize=3.5)
+def _legend_columns(names: Sequence[str]) -> int:
+    return max(1, min(4, 68 // (7 + max(map(len, names), default=0))))
 
 
-def alignment_histogram(alignment: Sequence[float]) -> Figure:
-    """How the alignment scores of the generated images are spread."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
+def score_bars(
+    numbers: Numbers, places: Mapping[str, Callable[[Numbers], Numbers]], title: str, axis: str, *, up_to: float = 0.0
+) -> Figure:
+    """Bars of a score per place and method; whiskers are the spread over seeds.
+
+    `places` maps a label to how its stat is found in a method's row. A score that does not exist is written as a dash.
+    `up_to` is the share that the axis reaches at least, for charts that are to be compared.
+    """
+    rows, look = numbers["methods"], looks(numbers)
+    height = 0.84 / len(rows)
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = new_chart(numbers, _inches(places, numbers))
+        for index, row in enumerate(rows):
+            at = np.arange(len(places)) + height * (index - (len(rows) - 1) / 2)
+            _bars(axes, [stat(row) for stat in places.values()], at, height * 0.92, look[row["name"]])
+            axes.barh(0, 0, color=look[row["name"]].color, hatch=look[row["name"]].hatch, label=row["name"])
+        _name_places(axes, places)
+        axes.set_xlim(0, max(axes.get_xlim()[1] * 1.06, 100 * up_to))
+        axes.set_xlabel(axis)
+        axes.set_title(title)
+        add_legend(figure, axes)
+    return figure
+
+
+def _bars(axes: Axes, stats: Sequence[Numbers], at: np.ndarray, height: float, look: Look) -> None:
+    """One method's bars, with their values at the end."""
+    for y, stat in zip(at, stats, strict=True):
+        mean, spread = 100 * (stat["mean"] or 0.0), 100 * (stat["spread"] or 0.0)
+        if stat["mean"] is not None:
+            axes.barh(
+                y, mean, height, color=look.color, hatch=look.hatch, edgecolor="white", linewidth=0,
+                xerr=spread or None, error_kw={"ecolor": "#1d2329", "elinewidth": 1},
+            )  # fmt: skip
+        text = "–" if stat["mean"] is None else f"{mean:.1f}"
+        axes.annotate(text, (mean + spread, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def gain_intervals(numbers: Numbers, places: Sequence[str]) -> Figure:
+    """Each method's difference in mIoU to the baseline per place, with its 95% interval; filled if significant."""
+    rows, look = numbers["methods"][1:], looks(numbers)
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, axes = new_chart(numbers, _inches(places, numbers))
+        axes.axvline(0, color="#1d2329", linewidth=1)
+        for index, row in enumerate(rows):
+            color, marker, *_ = look[row["name"]]
+            for y, place in enumerate(places):
+                gain, at = row["gain"][place], y + 0.84 / len(rows) * (index - (len(rows) - 1) / 2)
+                if gain["low"] is not None:
+                    axes.plot([100 * gain["low"], 100 * gain["high"]], [at, at], color=color, linewidth=1.8)
+                if gain["mean"] is not None:
+                    fill = color if gain["verdict"] else "white"
+                    axes.plot(100 * gain["mean"], at, marker, color=color, markerfacecolor=fill, markersize=5.5)
+            axes.plot([], [], marker, color=color, label=row["name"])
+        _name_places(axes, places)
+        axes.set(xlabel="points of mIoU", title=f"Difference to {numbers['baseline']}")
+        add_legend(figure, axes)
+    return figure
+
+
+def _inches(places: Collection[str], numbers: Numbers) -> float:
+    """Height of a chart with a line per place and method."""
+    return 0.95 + len(places) * (0.16 + max(0.15 * len(numbers["methods"]), 0.2))
+
+
+def _name_places(axes: Axes, places: Collection[str]) -> None:
+    axes.set_yticks(range(len(places)), list(places))
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(places) - 0.5, -0.5)
+
+
+def confusion_picture(confusion: Sequence[Sequence[int]], method: str) -> Figure:
+    """Where each class's pixels (rows) went (columns), in percent of the row; classes that no label has stay empty."""
+    counts = np.array(confusion, dtype=float)
+    of_class = counts.sum(axis=1, keepdims=True)
+    percent = np.divide(100 * counts, of_class, out=np.full_like(counts, np.nan), where=of_class > 0)
+    with mpl.rc_context({**STYLE, "axes.grid": False, "font.size": 7.5}):
+        figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
         axes = figure.subplots()
-        axes.hist(alignment, bins=30, color="#0072b2")
-        median = float(np.median(alignment))
-        axes.axvline(median, color="#1d2329", linewidth=1.2)
-        axes.set_title(f"Median {median:.2f}")
+        axes.imshow(percent, cmap="Blues", vmin=0, vmax=110)
+        for row, column in np.argwhere(percent >= 0.5):
+            value = percent[row, column]
+            ink = ink_on(mpl.colormaps["Blues"](value / 110))
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=ink)
+        axes.set_xticks(range(len(CLASS_NAMES)), CLASS_NAMES, rotation=90)
+        axes.set_yticks(range(len(CLASS_NAMES)), CLASS_NAMES)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="predicted as", ylabel="true class", title=method)
+    return figure
+
+
+def alignment_histogram(alignment: Sequence[tuple[float, float | None]]) -> Figure:
+    """How the alignment scores of the generated images are spread, beside those of their controls where these exist."""
+    scores = [score for score, _ in alignment]
+    controls = [control for _, control in alignment if control is not None]
+    lowest = min(scores + controls)
+    bins = np.linspace(lowest, max([*scores, *controls, lowest + 0.01]), 31).tolist()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for values, name, color, hatch, dash in (
+            (controls, "control: the same mask, moved", "#e69f00", "////", "--"),
+            (scores, "image and its mask", "#0072b2", "", "-"),
+        ):
+            if values:
+                median = float(np.median(values))
+                label = f"{name} (median {median:.2f})"
+                axes.hist(values, bins, color=color, alpha=0.65, hatch=hatch, edgecolor="white", label=label)
+                axes.axvline(median, color="#1d2329", linewidth=1.4, linestyle=dash)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("alignment of image edges with the mask’s boundaries")
-        axes.set_ylabel("images")
+        axes.set(title="Alignment", xlabel="share of the mask’s boundary with an image edge close by", ylabel="images")
+        add_legend(figure, axes)
     return figure

@@ -1,15 +1,18 @@
 """What the numbers say, in words. Every claim is computed; nothing here knows which method is ours."""
 
-from evaluation.summary import Numbers, best_method
+from evaluation.rows import Numbers
+from evaluation.summary import best_method
 
 
 def headline(numbers: Numbers) -> str:
     """The result in one line."""
     best, domains = best_method(numbers), len(numbers["domains"])
+    scored = sum(domain["images"] > 0 for domain in numbers["domains"])
+    count = f"{domains}" if scored == domains else f"{scored} of {domains}"
     score = best["miou"]["average"]["mean"]
     if score is None:
         return "No image could be evaluated"
-    where = f"on average over {domains} unseen domains" if domains > 1 else f"on {numbers['domains'][0]['name']}"
+    where = f"on average over {count} unseen domains" if domains > 1 else f"on {numbers['domains'][0]['name']}"
     if len(numbers["methods"]) == 1:
         return f"{best['name']} reaches {100 * score:.1f} mIoU {where}"
     if best["name"] == numbers["baseline"]:
@@ -18,7 +21,13 @@ def headline(numbers: Numbers) -> str:
     against = (
         f"{signed(gain)} against {numbers['baseline']}" if gain is not None else f"{numbers['baseline']} has no score"
     )
-    return f"{best['name']} reaches {100 * score:.1f} mIoU {where}, {against}"
+    chance = ", which may be chance" if may_be_chance(best["gain"]["average"]) else ""
+    return f"{best['name']} reaches {100 * score:.1f} mIoU {where}, {against}{chance}"
+
+
+def may_be_chance(gain: Numbers) -> bool:
+    """Whether a gain was tested and not found significant."""
+    return gain["p"] is not None and gain["verdict"] is None
 
 
 def findings(numbers: Numbers) -> list[str]:
@@ -32,7 +41,7 @@ def findings(numbers: Numbers) -> list[str]:
 
 
 def _gain_sentence(row: Numbers, numbers: Numbers) -> str:
-    """How the gain of the best rival of the baseline is spread over domains, and whether the seeds agree."""
+    """How the best rival's gain over the baseline spreads over domains, how sure it is, and whether the seeds agree."""
     gains = {d["name"]: row["gain"][d["name"]]["mean"] for d in numbers["domains"]}
     gains = {name: gain for name, gain in gains.items() if gain is not None}
     up, seeds = sum(gain > 0 for gain in gains.values()), row["gain"]["average"]["values"]
@@ -40,10 +49,15 @@ def _gain_sentence(row: Numbers, numbers: Numbers) -> str:
     text = f"Against {numbers['baseline']}, {row['name']} is ahead on {up} of {len(gains)} domains"
     if len(gains) > 1:
         text += f", from {signed(gains[last])} on {last} to {signed(gains[first])} on {first}"
+    average = row["gain"]["average"]
+    if average["low"] is not None:
+        text += (
+            f"; on average {signed(average['mean'])}, with {signed(average['low'])} to {signed(average['high'])} as the"
+        )
+        text += " 95% interval over images"
     if len(seeds) == 1:
-        return f"{text}; one seed only, so chance is not ruled out."
-    average = row["gain"]["average"]["mean"]
-    agree = sum((gain or 0.0) * average > 0 for gain in seeds)
+        return f"{text}; one seed only, so the luck of one training is not ruled out."
+    agree = sum((gain or 0.0) * average["mean"] > 0 for gain in seeds)
     return f"{text}; the average difference has the same sign in {agree} of {len(seeds)} seeds."
 
 
@@ -63,6 +77,7 @@ def _error_sentence(row: Numbers, numbers: Numbers) -> list[str]:
     return [f"{text}; against {base['name']} that is {changes[0]} and {changes[1]} points."]
 
 
-def signed(share: float) -> str:
-    """A difference of shares in points, with its sign."""
-    return f"{100 * share:+.1f}".replace("-", "−")
+def signed(share: float, digits: int = 1) -> str:
+    """A difference of shares in points, with its sign; a difference that rounds to 0 has none."""
+    text = f"{100 * share:+.{digits}f}"
+    return text[1:] if not float(text) else text.replace("-", "−")

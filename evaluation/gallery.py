@@ -13,7 +13,7 @@ from PIL import Image
 
 from evaluation.evaluate import Loaded, load_scene
 from evaluation.metrics import LabelMap, Scores
-from evaluation.summary import Run
+from evaluation.scenes import Place
 from pipeline.datasets import Scene
 from pipeline.labels import IGNORE, TRAIN_IDS, load_label_map
 from pipeline.pictures import Picture, colorize, data_uri, fit, side_by_side
@@ -22,8 +22,6 @@ PICTURE_PX = 640
 """Longest side of a picture in the page; tiny ones are enlarged to it pixel by pixel, larger ones shrunk."""
 SMALL_PX = 256
 """Images up to this side keep every pixel exact (PNG); larger ones are photographs (JPEG)."""
-SCENES = 6
-"""Scenes with predictions in the page, spread over the domains."""
 PER_CONDITION = 4
 """Generated images shown per condition."""
 
@@ -51,6 +49,7 @@ class GeneratedImage:
     prompt: str
     class_id: int
     alignment: float | None
+    control: float | None
 
 
 def photo_uri(picture: Picture) -> str:
@@ -89,21 +88,20 @@ def error_map(prediction: LabelMap, label: LabelMap, on_boundary: NDArray[np.boo
 
 
 def compared_scenes(
-    runs: Sequence[Run], domains: Mapping[str, Sequence[Scene]], band: int, figures: Path
+    places: Sequence[Place],
+    domains: Mapping[str, Sequence[Scene]],
+    evaluations: Mapping[str, Path],
+    band: int,
+    figures: Path,
 ) -> Iterator[ComparedScene]:
-    """Scenes whose prediction every method kept (each method's first run), also written as sheets into `figures`."""
-    firsts: dict[str, Run] = {}
-    for run in runs:
-        firsts.setdefault(run.method, run)
-    for name, scenes in domains.items():
-        folders = {method: run.evaluation / "predictions" / name for method, run in firsts.items()}
-        files = {method: {path.stem: path for path in folder.glob("*.png")} for method, folder in folders.items()}
-        shown = [scene for scene in scenes if all(scene.id in kept for kept in files.values())]
-        for scene in shown[: max(1, SCENES // len(domains))]:
-            loaded = load_scene(scene)
-            if isinstance(loaded, Loaded):
-                predictions = {method: load_label_map(kept[scene.id], TRAIN_IDS) for method, kept in files.items()}
-                yield _compare(name, loaded, predictions, band, figures)
+    """The scenes with the predictions that the evaluations (method -> folder) kept, also as sheets into `figures`."""
+    scenes = {Place(name, scene.id): scene for name, group in domains.items() for scene in group}
+    for place in places:
+        loaded = load_scene(scenes[place])
+        if isinstance(loaded, Loaded):
+            file = Path("predictions", place.domain, f"{place.id}.png")
+            maps = {method: load_label_map(folder / file, TRAIN_IDS) for method, folder in evaluations.items()}
+            yield _compare(place.domain, loaded, maps, band, figures)
 
 
 def _compare(
@@ -133,7 +131,11 @@ def generated_images(folder: Path, figures: Path) -> dict[str, list[GeneratedIma
         records = dataset.take(picked).to_pylist()
         pictures = [(_decoded(record["image"], "RGB"), _decoded(record["label"], None)) for record in records]
         shown[condition] = [
-            GeneratedImage(photo_uri(image), flat_uri(colorize(mask)), r["prompt"], r["class_id"], r.get("alignment"))
+            GeneratedImage(
+                photo_uri(image),
+                flat_uri(colorize(mask)),
+                *(r.get(name) for name in ("prompt", "class_id", "alignment", "alignment_control")),
+            )
             for r, (image, mask) in zip(records, pictures, strict=True)
         ]
         sheet = [part for image, mask in pictures for part in (image, colorize(mask))]

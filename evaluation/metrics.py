@@ -1,35 +1,107 @@
-"""Scores of predictions against label maps: confusion, IoU, accuracy, and errors on boundaries against interiors.
+"""Scores of predictions against label maps: confusion, IoU, accuracy, errors near boundaries, calibration.
 
 A class that appears neither in the labels nor in the predictions has no IoU: it is NaN here and null in JSON, and no
-mean ever turns it into a number.
+mean ever turns it into a number. Every score is taken from counts that were summed over images.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.boundaries import boundary_band
+from evaluation.calibration import BINS, count_bins, expected_calibration_error
+from pipeline.boundaries import boundary_granularity
 from pipeline.labels import NUM_CLASSES
 
 LabelMap = NDArray[np.uint8]
 Confusion = NDArray[np.int64]
 
 
-def confusion_matrix(prediction: LabelMap, label: LabelMap) -> Confusion:
+class Counts(NamedTuple):
+    """What is counted on an image, or the sum over many; stacked, there is one row per image in front.
+
+    A ring holds the labeled px that lie in one boundary band but not in the next thinner one.
+    """
+
+    confusion: Confusion
+    """(19,19) px per label class and predicted class."""
+    ring_pixels: NDArray[np.int64]
+    ring_wrong: NDArray[np.int64]
+    """(R,) px per ring, and those predicted as another class."""
+    bin_pixels: NDArray[np.int64]
+    bin_right: NDArray[np.int64]
+    bin_confidence: NDArray[np.float64]
+    """(15,) px per bin of confidence, those that are right, the sum of their confidences; 0 where none was given."""
+
+    def plus(self, other: "Counts") -> "Counts":
+        """The sum of both."""
+        return Counts(
+            self.confusion + other.confusion,
+            self.ring_pixels + other.ring_pixels,
+            self.ring_wrong + other.ring_wrong,
+            self.bin_pixels + other.bin_pixels,
+            self.bin_right + other.bin_right,
+            self.bin_confidence + other.bin_confidence,
+        )
+
+
+def no_counts(rings: int) -> Counts:
+    """The counts of no image."""
+    ring, bins = np.zeros(rings, np.int64), np.zeros(BINS, np.int64)
+    return Counts(np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64), ring, ring, bins, bins, bins.astype(np.float64))
+
+
+def count(
+    prediction: torch.Tensor, label: torch.Tensor, widths: Sequence[int], confidence: torch.Tensor | None = None
+) -> Counts:
+    """Counts of one image. prediction, label: (H,W) uint8, confidence: (H,W) float in 0..1, on one device.
+
+    widths: of the boundary bands, px, ascending. ValueError: as `confusion_matrix`, or a confidence that is NaN.
+    """
+    confusion = confusion_matrix(prediction, label)
+    pixels, wrong = _rings(prediction, label, boundary_rings(label, widths), len(widths))
+    counts = no_counts(len(widths))._replace(confusion=confusion, ring_pixels=pixels, ring_wrong=wrong)
+    if confidence is None:
+        return counts
+    bin_pixels, bin_right, bin_confidence = count_bins(prediction, label, confidence)
+    return counts._replace(bin_pixels=bin_pixels, bin_right=bin_right, bin_confidence=bin_confidence)
+
+
+def confusion_matrix(prediction: torch.Tensor, label: torch.Tensor) -> Confusion:
     """Pixels per (label class, predicted class): two (H,W) uint8 maps -> (19,19) int64; ignored pixels count nowhere.
 
-    Raises ValueError where the sizes differ or a prediction is no train id.
+    ValueError where the sizes differ or a prediction is no train id.
     """
     if prediction.shape != label.shape:
-        raise ValueError(f"prediction is {prediction.shape}, its label {label.shape}: predict at the label's own size")
-    # Label and prediction as one 16-bit code: counting all of them and cutting the table is faster than masking pixels.
-    code = (label.astype(np.uint16) << 8) | prediction
-    counts = np.bincount(code.ravel(), minlength=1 << 16).reshape(256, 256).astype(np.int64, copy=False)
-    if counts[:, NUM_CLASSES:].any():
-        raise ValueError(f"prediction holds {int(prediction.max())}: wanted train ids from 0 to {NUM_CLASSES - 1}")
-    return counts[:NUM_CLASSES, :NUM_CLASSES]
+        raise ValueError(
+            f"prediction is {tuple(prediction.shape)}, its label {tuple(label.shape)}: predict at the label's own size"
+        )
+    if (highest := int(prediction.max())) >= NUM_CLASSES:
+        raise ValueError(f"prediction holds {highest}: wanted train ids from 0 to {NUM_CLASSES - 1}")
+    # 8 bits of label and 5 of prediction in one 16-bit code: counting every pixel once, without a mask and without
+    # the widening to 64 bits that NumPy's bincount does, is what makes this fast.
+    code = label.to(torch.int16).mul_(32).add_(prediction).flatten()
+    counts = torch.bincount(code, minlength=256 * 32).view(256, 32)
+    return counts[:NUM_CLASSES, :NUM_CLASSES].cpu().numpy()
+
+
+def boundary_rings(label: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
+    """(H,W) uint8 train ids -> (H,W) int64: index of the thinnest band of `widths` px that holds the pixel, else -1.
+
+    A band of width w holds the pixels with another valid class within w rows and columns.
+    """
+    return boundary_granularity(label[None], [2 * width + 1 for width in widths])[0]
+
+
+def _rings(
+    prediction: torch.Tensor, label: torch.Tensor, ring: torch.Tensor, rings: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(R,) px per ring, and those predicted as another class."""
+    code = (ring + 1).to(torch.uint8).mul_(2).add_(prediction != label).flatten()
+    counts = torch.bincount(code, minlength=2 * rings + 2).view(-1, 2)[1:].cpu().numpy()
+    return counts.sum(axis=1), counts[:, 1]
 
 
 def class_iou(confusion: Confusion) -> NDArray[np.float64]:
@@ -45,29 +117,32 @@ def mean_iou(iou: NDArray[np.float64]) -> float:
     return float(present.mean()) if present.size else float("nan")
 
 
-def share(part: int, whole: int) -> float:
+def share(part: float, whole: float) -> float:
     """part / whole; NaN for a share of nothing."""
     return part / whole if whole else float("nan")
 
 
-@dataclass
 class Scores:
-    """Running counts over images; every score is taken from the summed counts, not averaged over images."""
+    """Every score of counted images. `band` px is the boundary of `boundary_error`, `widths` are those of the curve."""
 
-    band: int
-    images: int = 0
-    confusion: Confusion = field(default_factory=lambda: np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64))
-    boundary_pixels: int = 0
-    boundary_wrong: int = 0
+    def __init__(self, band: int, widths: Sequence[int] = (), counts: Counts | None = None, images: int = 0) -> None:
+        self.band = band
+        self.widths = sorted({band, *widths})
+        self.counts = no_counts(len(self.widths)) if counts is None else counts
+        self.images = images
 
     def add(self, prediction: LabelMap, label: LabelMap) -> NDArray[np.bool_]:
         """Counts one image, (H,W) uint8 each. Returns the (H,W) boundary band that it was counted with."""
-        self.confusion += confusion_matrix(prediction, label)
-        on_boundary = boundary_band(torch.tensor(label)[None], self.band)[0].numpy()
+        truth = torch.tensor(label)
+        self.counts = self.counts.plus(count(torch.tensor(prediction), truth, self.widths))
         self.images += 1
-        self.boundary_pixels += int(np.count_nonzero(on_boundary))
-        self.boundary_wrong += int(np.count_nonzero(on_boundary & (prediction != label)))
-        return on_boundary
+        ring = boundary_rings(truth, self.widths).numpy()
+        return (ring >= 0) & (ring <= self.widths.index(self.band))
+
+    @property
+    def confusion(self) -> Confusion:
+        """(19,19) px per label class and predicted class."""
+        return self.counts.confusion
 
     @property
     def pixels(self) -> int:
@@ -87,9 +162,41 @@ class Scores:
     @property
     def boundary_error(self) -> float:
         """Share of the boundary pixels that are wrong (FLEX-Seg, figure 1)."""
-        return share(self.boundary_wrong, self.boundary_pixels)
+        return self.boundary_errors()[self.widths.index(self.band)]
 
     @property
     def interior_error(self) -> float:
         """Share of the labeled pixels off the boundaries that are wrong (FLEX-Seg, figure 1)."""
-        return share(self.wrong - self.boundary_wrong, self.pixels - self.boundary_pixels)
+        return self.interior_errors()[self.widths.index(self.band)]
+
+    @property
+    def boundary_pixels(self) -> int:
+        """Labeled pixels in the boundary band."""
+        return int(self.counts.ring_pixels[: self.widths.index(self.band) + 1].sum())
+
+    @property
+    def boundary_wrong(self) -> int:
+        """Pixels in the boundary band that were predicted as another class."""
+        return int(self.counts.ring_wrong[: self.widths.index(self.band) + 1].sum())
+
+    def boundary_errors(self) -> list[float]:
+        """Per width of the curve, the share of the band's pixels that are wrong."""
+        return [share(wrong, pixels) for pixels, wrong in self._bands()]
+
+    def interior_errors(self) -> list[float]:
+        """Per width of the curve, the share of the labeled pixels outside the band that are wrong."""
+        return [share(self.wrong - wrong, self.pixels - pixels) for pixels, wrong in self._bands()]
+
+    def boundary_shares(self) -> list[float]:
+        """Per width of the curve, the share of the labeled pixels that lie in the band."""
+        return [share(pixels, self.pixels) for pixels, _ in self._bands()]
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error; NaN without confidences."""
+        return expected_calibration_error(*self.counts[3:])
+
+    def _bands(self) -> list[tuple[int, int]]:
+        """Per width, the band's labeled px and the wrong ones among them."""
+        pixels, wrong = (rings.cumsum().tolist() for rings in self.counts[1:3])
+        return list(zip(pixels, wrong, strict=True))

@@ -1,4 +1,4 @@
-"""The report of an experiment: report.json first, then one self-contained page and figures drawn from it."""
+"""The report of an experiment: report.json first, then one self-contained page, tables and figures drawn from it."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,40 +10,61 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.colors import to_hex
 
 from evaluation import figures, gallery
+from evaluation.charts import draw_charts
 from evaluation.findings import findings, headline, signed
-from evaluation.summary import Numbers, ReportContent, best_method, summarize
+from evaluation.rows import Numbers
+from evaluation.scenes import SceneGroup, image_scores, pictured, scene_groups
+from evaluation.summary import ReportContent, best_method, pair, summarize
+from evaluation.tables import write_tables
 from pipeline.labels import CLASSES
 from pipeline.manifest import write_json
-from pipeline.pictures import file_uri
 from pipeline.progress import duration
 
 WEATHER_ORDER = ("plain", "sunny", "rainy", "snowy", "foggy", "night")
+SOFT = "#57616a"
+"""The page's gray for what matters less."""
+ShownGroup = tuple[SceneGroup, list[gallery.ComparedScene]]
+SIDE_BY_SIDE = 3
+"""Methods whose predictions stand side by side; of more, only the baseline and the best of the others."""
 
 
 def build_report(content: ReportContent, folder: Path) -> None:
-    """Writes `folder/report.json`, `folder/index.html` (no request leaves it) and `folder/figures/*.png`.
+    """Writes `report.json`, `index.html` (no request leaves it), `*.csv` and `figures/*.png` (charts also as SVG).
 
-    UserError if a run has no evaluation or lacks a domain.
+    UserError if there is no run, none of the baseline, or an evaluation is missing or lacks a domain.
     """
     numbers = summarize(content)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", {"headline": headline(numbers), "findings": findings(numbers), **numbers})
+    write_tables(numbers, folder)
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
+    kept, scenes = _scenes(content, numbers, pictures)
     template = _environment().get_template("report.html.j2")
     page = template.render(
         numbers=numbers,
         best=best_method(numbers),
+        pair=pair(numbers),
+        tops=_tops(numbers),
+        intervals=any(gain["p"] is not None for row in numbers["methods"] for gain in row["gain"].values()),
         headline=headline(numbers),
         findings=findings(numbers),
         classes=CLASSES,
-        charts=_charts(numbers, pictures),
+        charts=draw_charts(numbers, pictures),
         domain_pictures=gallery.domain_pictures(content.domains),
-        scenes=list(gallery.compared_scenes(content.runs, content.domains, numbers["band"], pictures)),
+        kept=kept,
+        scene_groups=scenes,
         generated=_generated(content.generated, pictures),
-        provenance=list(_flat(content.provenance)),
+        provenance=_provenance(numbers),
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _tops(numbers: Numbers) -> dict[str, float | None]:
+    """The best mIoU of each domain and on average."""
+    places = numbers["methods"][0]["miou"]
+    scores = {place: [row["miou"][place]["mean"] for row in numbers["methods"]] for place in places}
+    return {place: max((mean for mean in means if mean is not None), default=None) for place, means in scores.items()}
 
 
 def _environment() -> Environment:
@@ -54,22 +75,22 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, signed=signed, duration=duration, heat=_heat, several=_several)
+    environment.filters.update(
+        percent=_percent, signed=signed, duration=duration, heat=_heat, change=_change, several=_several
+    )
     return environment
 
 
-def _charts(numbers: Numbers, folder: Path) -> dict[str, str]:
-    """The charts that the numbers have data for, as data URIs, by file name."""
-    wanted = {key: partial(figures.error_bars, numbers, key) for key in ("boundary_error", "interior_error")}
-    curves = [curve for row in numbers["methods"] for curve in row["curves"]]
-    for key in ("loss", "validation_miou"):
-        if any(curve[key] for curve in curves):
-            wanted[key] = partial(figures.learning_curve, numbers, key)
-    if numbers["generated"] and numbers["generated"]["alignment"]:
-        wanted["alignment"] = partial(figures.alignment_histogram, numbers["generated"]["alignment"])
-    return {
-        name: file_uri(figures.save(draw(), folder / f"{name}.png"), "image/svg+xml") for name, draw in wanted.items()
-    }
+def _scenes(content: ReportContent, numbers: Numbers, folder: Path) -> tuple[int, list[ShownGroup]]:
+    """How many scenes have kept predictions, and the groups chosen among them; of each method's first seed."""
+    evaluations = {method: runs[0].evaluation for method, runs in content.by_method().items()}
+    close = pair(numbers)
+    if len(evaluations) > SIDE_BY_SIDE:
+        evaluations = {method: evaluations[method] for method in close}
+    scores = {method: image_scores(evaluation, content.domains) for method, evaluation in evaluations.items()}
+    groups = scene_groups(scores, close[0], close[1] if len(close) > 1 else None)
+    draw = partial(gallery.compared_scenes, domains=content.domains, evaluations=evaluations, band=numbers["band"])
+    return pictured(scores), [(group, list(draw(group.places, figures=folder))) for group in groups]
 
 
 def _generated(folder: Path | None, figures_folder: Path) -> dict[str, list[gallery.GeneratedImage]]:
@@ -77,6 +98,23 @@ def _generated(folder: Path | None, figures_folder: Path) -> dict[str, list[gall
     shown = gallery.generated_images(folder, figures_folder) if folder else {}
     order = [*WEATHER_ORDER, *(condition for condition in shown if condition not in WEATHER_ORDER)]
     return {condition: shown[condition] for condition in order if condition in shown}
+
+
+def _provenance(numbers: Numbers) -> dict[str, Sequence[tuple[str, str]]]:
+    """(name, text) rows by heading: how it was measured, then what the caller says it was made from."""
+    measured = {
+        "methods": {row["name"]: f"seeds {', '.join(map(str, row['seeds']))}" for row in numbers["methods"]},
+        "domains": {
+            d["name"]: f"{_several(d['images'], 'image')}, {len(d['skipped'])} skipped, network input {d['scale']}"
+            for d in numbers["domains"]
+        },
+        "baseline": numbers["baseline"],
+        "boundary band": f"{numbers['band']} px",
+    }
+    plain = {name: value for name, value in numbers["provenance"].items() if not isinstance(value, Mapping)}
+    parts = {name: value for name, value in numbers["provenance"].items() if isinstance(value, Mapping)}
+    groups = {"How it was measured": measured, "Code and machine": plain, **parts}
+    return {title: list(_flat(part)) for title, part in groups.items() if part}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, str]]:
@@ -104,7 +142,17 @@ def _several(count: int, noun: str) -> str:
 
 def _heat(share: float | None) -> str:
     """CSS of a heat map cell: one hue from light (0) to dark (1), readable by color-blind eyes and in gray print."""
-    if share is None:
-        return "color: #6b757d"
-    background = mpl.colormaps["Blues"](0.9 * share)
-    return f"background: {to_hex(background)}; color: {'#fff' if share > 0.78 else '#14181c'}"
+    return _cell(None if share is None else mpl.colormaps["Blues"](0.9 * share))
+
+
+def _change(points: float | None) -> str:
+    """CSS of a cell that holds a change of IoU: blue is better, orange worse; its sign is printed."""
+    if points is None or abs(points) < 0.005:
+        return _cell(None)
+    return _cell(mpl.colormaps["Blues" if points > 0 else "Oranges"](0.6 * min(1.0, abs(points) / 0.2)))
+
+
+def _cell(background: figures.RGBA | None) -> str:
+    if background is None:
+        return f"color: {SOFT}"
+    return f"background: {to_hex(background)}; color: {figures.ink_on(background)}"

@@ -1,20 +1,23 @@
 """The numbers of a report, as plain JSON: what every table, figure and sentence of the page is drawn from."""
 
 import json
-import statistics
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.dataset
 
+from evaluation.bootstrap import Difference, interval
+from evaluation.compare import compare
+from evaluation.images import read_images
+from evaluation.published import published_scores
+from evaluation.rows import Numbers, difference, method_row, pooled_confusion
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
-
-Numbers = dict[str, Any]
-SCORES = ("miou", "pixel_accuracy", "boundary_error", "interior_error")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What a report is made from. The first run's method is the baseline that the others are compared with."""
+    """What a report is made from. All methods are compared with `baseline`; None stands for the first run's method."""
 
     name: str
     runs: Sequence[Run]
@@ -37,43 +40,99 @@ class ReportContent:
     generated: Path | None
     seconds: Mapping[str, float]
     provenance: Mapping[str, Any]
+    baseline: str | None = None
+
+    def by_method(self) -> dict[str, list[Run]]:
+        """The runs of every method, the baseline's first. UserError if there is no run or none of the baseline."""
+        if not self.runs:
+            raise UserError("a report needs at least one evaluated run, got none; evaluate a segmenter first")
+        methods: dict[str, list[Run]] = {}
+        for run in self.runs:
+            methods.setdefault(run.method, []).append(run)
+        baseline = self.baseline or next(iter(methods))
+        if baseline not in methods:
+            raise UserError(f"baseline {baseline!r} is no method of this report: choose one of {', '.join(methods)}")
+        return {baseline: methods[baseline], **methods}
 
 
 def summarize(content: ReportContent) -> Numbers:
-    """All numbers of the report. Scores and shares lie in 0..1, a missing one is None.
+    """All numbers of the report, as `method_row` describes them; the baseline is the first of the methods.
 
-    A `stat` is {"mean", "spread", "values"} over the seeds; the spread is the sample standard deviation, None for one
-    seed. UserError if there is no run or an evaluation lacks a domain.
+    UserError if there is no run, none of the baseline, or an evaluation lacks a domain.
     """
-    if not content.runs:
-        raise UserError("a report needs at least one evaluated run, got none; evaluate a segmenter first")
-    evaluations: dict[str, dict[Run, Numbers]] = {}
-    for run in content.runs:
-        evaluations.setdefault(run.method, {})[run] = _read_evaluation(run, content.domains)
-    first = evaluations[content.runs[0].method][content.runs[0]]
-    rows = [_method(method, content.domains, by_run) for method, by_run in evaluations.items()]
+    methods = content.by_method()
+    names = list(content.domains)
+    evaluations = {name: [_read_evaluation(run, names) for run in runs] for name, runs in methods.items()}
+    baseline, (first, *_) = next(iter(evaluations.items()))
+    rows = [
+        method_row(name, names, [run.seed for run in runs], evaluations[name])
+        | {"curves": [_curve(run) for run in runs if run.training is not None]}
+        for name, runs in methods.items()
+    ]
     for row in rows:
-        row["gain"] = {place: _difference(row["miou"][place], rows[0]["miou"][place]) for place in row["miou"]}
-    return {
+        _add_intervals(row, rows[0], names, methods)
+    domains = [_domain(name, first["domains"][name]) for name in names]
+    numbers = {
         "name": content.name,
-        "baseline": content.runs[0].method,
+        "baseline": baseline,
         "band": first["band"],
-        "domains": [_domain(name, first["domains"][name]) for name in content.domains],
+        "domains": domains,
         "methods": rows,
+        "published": published_scores({domain["name"]: domain["images"] for domain in domains}),
         "generated": summarize_generated(content.generated) if content.generated else None,
         "seconds": dict(content.seconds),
         "provenance": dict(content.provenance),
     }
+    return numbers | {"confusion": {n: pooled_confusion(names, evaluations[n]) for n in pair(numbers)}}
 
 
 def best_method(numbers: Numbers) -> Numbers:
     """The method with the highest mIoU averaged over domains and seeds (the earliest on a tie)."""
+    return max(numbers["methods"], key=_average)
 
-    def score(row: Numbers) -> float:
-        mean = row["miou"]["average"]["mean"]
-        return -1.0 if mean is None else mean
 
-    return max(numbers["methods"], key=score)
+def pair(numbers: Numbers) -> list[str]:
+    """The two methods that the report looks at closely: the baseline and the best of the others, if there is one."""
+    baseline, *others = numbers["methods"]
+    return [baseline["name"]] + ([max(others, key=_average)["name"]] if others else [])
+
+
+def _average(row: Numbers) -> float:
+    mean = row["miou"]["average"]["mean"]
+    return -1.0 if mean is None else mean
+
+
+def _add_intervals(row: Numbers, base: Numbers, domains: Sequence[str], methods: Mapping[str, Sequence[Run]]) -> None:
+    """Adds `gain` over the baseline, and 95% bootstrap intervals over images as "low" and "high" (None if unknown).
+
+    A gain's `verdict` is "better" or "worse" where the paired test finds it significant, else None.
+    """
+    folders = [run.evaluation for run in methods[row["name"]]]
+    row["gain"] = {place: difference(row["miou"][place], base["miou"][place]) for place in row["miou"]}
+    for place, stat in row["miou"].items():
+        low, high = _interval(folders, place) if place in domains else (None, None)
+        stat |= {"low": low, "high": high}
+    baseline = [run.evaluation for run in methods[base["name"]]]
+    scored = base["miou"]["average"]["mean"] is not None and row["miou"]["average"]["mean"] is not None
+    comparison = compare(baseline, folders) if scored and row is not base else None
+    for place, gain in row["gain"].items():
+        gain |= dict.fromkeys(("low", "high", "p", "verdict"))
+        found = comparison and (comparison.mean if place not in domains else comparison.domains.get(place))
+        if found and not math.isnan(found.difference):
+            gain |= {"low": found.low, "high": found.high, "p": found.p, "verdict": _verdict(found)}
+
+
+def _verdict(found: Difference) -> str | None:
+    return ("better" if found.difference > 0 else "worse") if found.significant else None
+
+
+def _interval(folders: Sequence[Path], domain: str) -> tuple[float | None, float | None]:
+    """Interval of a method's mIoU in one domain; None where it has no image or its seeds do not share all of them."""
+    images = [read_images(folder, domain) for folder in folders]
+    if any(list(each.ids) != list(images[0].ids) for each in images) or not len(images[0].ids):
+        return None, None
+    low, high = interval(np.stack([each.confusion for each in images]))
+    return low, high
 
 
 def _read_evaluation(run: Run, domains: Iterable[str]) -> Numbers:
@@ -88,43 +147,8 @@ def _read_evaluation(run: Run, domains: Iterable[str]) -> Numbers:
 
 
 def _domain(name: str, result: Numbers) -> Numbers:
-    return {"name": name, **{key: result[key] for key in ("images", "scale", "skipped")}}
-
-
-def _method(name: str, domains: Iterable[str], evaluations: Mapping[Run, Numbers]) -> Numbers:
-    """One method's scores per domain and averaged over the domains, its per-class IoU and its learning curves."""
-    per_seed = [evaluation["domains"] for evaluation in evaluations.values()]
-    row: Numbers = {"name": name, "seeds": [run.seed for run in evaluations]}
-    for score in SCORES:
-        row[score] = {domain: _stat([seed[domain][score] for seed in per_seed]) for domain in domains}
-        row[score]["average"] = _stat([_mean(seed[domain][score] for domain in domains) for seed in per_seed])
-    row["iou"] = {
-        domain: [_mean(values) for values in zip(*(seed[domain]["iou"] for seed in per_seed), strict=True)]
-        for domain in domains
-    }
-    row["iou"]["average"] = [_mean(values) for values in zip(*row["iou"].values(), strict=True)]
-    row["curves"] = [_curve(run) for run in evaluations if run.training is not None]
-    return row
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that exist."""
-    present = [value for value in values if value is not None]
-    return statistics.fmean(present) if present else None
-
-
-def _stat(values: Sequence[float | None]) -> Numbers:
-    present = [value for value in values if value is not None]
-    spread = statistics.stdev(present) if len(present) > 1 else None
-    return {"mean": _mean(present), "spread": spread, "values": list(values)}
-
-
-def _difference(stat: Numbers, baseline: Numbers) -> Numbers:
-    """Method minus baseline, seed by seed where both have equally many seeds, else of the means alone."""
-    pairs = [(stat["mean"], baseline["mean"])]
-    if len(stat["values"]) == len(baseline["values"]):
-        pairs = list(zip(stat["values"], baseline["values"], strict=True))
-    return _stat([None if a is None or b is None else a - b for a, b in pairs])
+    shown = {key: result[key] for key in ("images", "scale", "skipped")}
+    return {"name": name, **shown, "conditions": {name: one["images"] for name, one in result["conditions"].items()}}
 
 
 def _curve(run: Run) -> Numbers:
@@ -142,14 +166,18 @@ def _curve(run: Run) -> Numbers:
 
 
 def summarize_generated(folder: Path) -> Numbers:
-    """Counts and alignment scores of a generated data set (parquet files under `folder/data`)."""
+    """Counts and alignment scores of a generated data set (parquet files under `folder/data`).
+
+    `alignment` holds [score, score of the control] per image that has them (the control None where none was measured).
+    """
     dataset = pyarrow.dataset.dataset(folder / "data", format="parquet")
-    columns = [name for name in ("condition", "class_id", "alignment") if name in dataset.schema.names]
-    table = dataset.to_table(columns=columns).to_pydict()
-    alignment = [value for value in table.get("alignment", []) if value is not None]
+    columns = ("condition", "class_id", "alignment", "alignment_control")
+    table = dataset.to_table(columns=[name for name in columns if name in dataset.schema.names]).to_pydict()
+    scores = table.get("alignment", [])
+    controls = table.get("alignment_control", [None] * len(scores))
     return {
         "images": dataset.count_rows(),
         "conditions": dict(Counter(table["condition"])),
         "classes": {str(train_id): count for train_id, count in sorted(Counter(table["class_id"]).items())},
-        "alignment": alignment,
+        "alignment": [list(both) for both in zip(scores, controls, strict=True) if both[0] is not None],
     }

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evaluation.evaluate import evaluate
+from evaluation.inference import Predict, Prediction
 from evaluation.report import build_report
 from evaluation.summary import ReportContent, Run
 from pipeline.config.evaluation import EvaluationConfig
@@ -39,11 +40,11 @@ def write_scenes(folder: Path, domain: str, count: int = 2) -> list[Scene]:
     return scenes
 
 
-def spoiled_predictor(scenes: list[Scene], method: str, seed: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+def spoiled_predictor(scenes: list[Scene], method: str, seed: int) -> Predict:
     """Knows the truth by heart, but shifts it and gets blocks of it wrong."""
     truth = {load_image(s.image).tobytes(): load_label(s.label, s.ids) for s in scenes if s.image is not None}
 
-    def predict(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def spoiled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         label = truth[image.tobytes()]
         rng = generator(method, seed, image.tobytes())
         wrong = np.kron(rng.random((SIZE[0] // 8, SIZE[1] // 8)) < SPOILED[method], np.ones((8, 8), bool))
@@ -51,7 +52,7 @@ def spoiled_predictor(scenes: list[Scene], method: str, seed: int) -> Callable[[
         label = np.where(shifted == IGNORE, 0, shifted)
         return np.where(wrong, rng.permutation(NUM_CLASSES).astype(np.uint8)[label], label)
 
-    return predict
+    return lambda images, size: Prediction(np.stack([spoiled(image) for image in images]))
 
 
 def write_log(folder: Path, method: str, seed: int) -> None:
@@ -74,7 +75,8 @@ def write_generated(folder: Path, per_condition: int = 6) -> Path:
             rendering = render_source(0, index, SIZE)
             prompt = f"A city street scene with road, building, person, car, in {condition} weather."
             cells = {"image": _cell(rendering.image), "label": _cell(rendering.label), "prompt": prompt}
-            rows.append({**cells, "class_id": 11 + index, "condition": condition, "alignment": 0.4 + 0.05 * index})
+            scores = {"alignment": 0.4 + 0.05 * index, "alignment_control": 0.35 + 0.02 * index}
+            rows.append({**cells, "class_id": 11 + index, "condition": condition, **scores})
     (folder / "data").mkdir(parents=True)
     for shard, start in enumerate(range(0, len(rows), 9)):
         table = pa.Table.from_pylist(rows[start : start + 9])
@@ -118,4 +120,47 @@ def report(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> 
     """The folder of the report on `content`."""
     folder = tmp_path_factory.mktemp("report")
     build_report(content, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
+    """Ten methods, one with a long name; a domain with conditions, and one of which no image can be read.
+
+    The domains have names of published ones, predictions a confidence, and a single method two seeds.
+    """
+    root = tmp_path_factory.mktemp("crowded")
+    acdc = [scene for weather in ("fog", "night") for scene in write_scenes(root / "world" / weather, weather)]
+    acdc = [replace(scene, condition=scene.id.partition("_")[0]) for scene in acdc]
+    dark, bdd = (write_scenes(root / "world" / name, "night") for name in ("dark", "bdd"))
+    for scene in bdd:
+        assert scene.image is not None
+        scene.image.write_bytes(b"no image")
+    domains = {"acdc": acdc, "dark_zurich": dark, "bdd100k": bdd}
+    names = ["none", "GAP", "UBE", "GAP + UBE", "GAP + UBE + HAS with the sigmoid schedule", "linear", *"ABCD"]
+    runs = []
+    for index, name in enumerate([*names, "none"]):
+        run = Run(name, index // len(names), root / "evaluations" / str(index))
+        predict = confident(spoiled_predictor([*acdc, *dark], "generated" if index % 10 else "source only", index))
+        evaluate(predict, domains, EvaluationConfig(keep_predictions="all"), run.evaluation, progress=silent)
+        runs.append(run)
+    return ReportContent("crowded", runs, domains, None, {}, {})
+
+
+def confident(predict: Predict) -> Predict:
+    """The same predictions with a confidence that grows from left to right."""
+
+    def predicted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+        labels = np.asarray(predict(images, size).labels)
+        confidence = np.linspace(0.2, 1.0, labels.shape[-1], dtype=np.float32)
+        return Prediction(labels, np.tile(confidence, (*labels.shape[:2], 1)))
+
+    return predicted
+
+
+@pytest.fixture(scope="session")
+def crowded_report(crowded: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the report on `crowded`."""
+    folder = tmp_path_factory.mktemp("crowded_report")
+    build_report(crowded, folder)
     return folder

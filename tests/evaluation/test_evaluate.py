@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evaluation.evaluate import evaluate
+from evaluation.images import read_images
+from evaluation.inference import Prediction
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.datasets import Scene
+from pipeline.errors import UserError
 from pipeline.labels import IGNORE, TRAIN_IDS
 from pipeline.progress import silent
 
@@ -35,12 +39,12 @@ def write_scenes(folder: Path, count: int, size: tuple[int, int] = (16, 24)) -> 
     return scenes
 
 
-def read_truth(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.where(image[..., 0] == IGNORE, 0, image[..., 0]).astype(np.uint8)
+def read_truth(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+    return Prediction(np.where(images[..., 0] == IGNORE, 0, images[..., 0]).astype(np.uint8))
 
 
-def road_everywhere(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.zeros(image.shape[:2], np.uint8)
+def road_everywhere(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+    return Prediction(np.zeros(images.shape[:3], np.uint8))
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -73,13 +77,13 @@ def test_predictions_are_kept_as_palette_pictures_of_train_ids(tmp_path: Path) -
     files = sorted((tmp_path / "out" / "predictions" / "fog").iterdir())
     assert (
         [file.name for file in files]
-        == ["scene0.png", "scene1.png"]
+        == ["scene0.png", "scene5.png"]
         == [f"{name}.png" for name in results(tmp_path / "out")["fog"]["predictions"]]
     )
     with Image.open(files[1]) as picture:
         assert picture.mode == "P"
-        assert set(np.unique(np.asarray(picture))) == {0, 1, 2}
-        assert picture.convert("RGB").getpixel((0, 5)) == (244, 35, 232)  # sidewalk
+        assert set(np.unique(np.asarray(picture))) == {0, 2}
+        assert picture.convert("RGB").getpixel((0, 5)) == (70, 70, 70)  # building
 
 
 def test_bad_files_are_skipped_with_their_reason_and_the_rest_counts(tmp_path: Path) -> None:
@@ -115,14 +119,14 @@ def test_an_interrupted_evaluation_continues_with_the_next_domain(tmp_path: Path
     domains = {name: write_scenes(tmp_path / name, 3) for name in ("fog", "rain")}
     seen = []
 
-    def track(items: Iterable[T], /, *, total: int, description: str, done: int = 0) -> Iterator[T]:
+    def track(items: Iterable[T], /, *, total: int, description: str, done: int = 0, **options: object) -> Iterator[T]:
         seen.append((description, total))
         yield from items
 
-    def interrupted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def interrupted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
         if seen[-1][0] == "rain":
             raise KeyboardInterrupt
-        return read_truth(image)
+        return read_truth(images, size)
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(interrupted, domains, EvaluationConfig(), tmp_path / "out", progress=track)
@@ -130,3 +134,86 @@ def test_an_interrupted_evaluation_continues_with_the_next_domain(tmp_path: Path
     evaluate(read_truth, domains, EvaluationConfig(), tmp_path / "out", progress=track)
     assert seen == [("fog", 3), ("rain", 3), ("rain", 3)]
     assert results(tmp_path / "out")["rain"]["miou"] == 1
+
+
+def test_conditions_are_scored_by_themselves(tmp_path: Path) -> None:
+    scenes = write_scenes(tmp_path / "acdc", 6)
+    weathers = ["snow", None, "fog", "snow", "fog", "fog"]
+    scenes = [replace(scene, condition=weather) for scene, weather in zip(scenes, weathers, strict=True)]
+    evaluate(road_everywhere, {"acdc": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent)
+    acdc = results(tmp_path / "out")["acdc"]
+    assert list(acdc["conditions"]) == ["fog", "snow"] and acdc["images"] == 6
+    for weather in ("fog", "snow"):
+        alone = [scene for scene in scenes if scene.condition == weather]
+        evaluate(road_everywhere, {"it": alone}, EvaluationConfig(), tmp_path / weather, progress=silent)
+        expected = results(tmp_path / weather)["it"]
+        assert acdc["conditions"][weather] == {key: expected[key] for key in acdc["conditions"][weather]}
+    images = read_images(tmp_path / "out", "acdc")
+    assert images.ids.tolist() == [scene.id for scene in scenes]
+    assert images.where("fog").confusion.sum(axis=0).tolist() == acdc["conditions"]["fog"]["confusion"]
+
+
+def test_curve_and_calibration(tmp_path: Path) -> None:
+    def confident(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+        return Prediction(read_truth(images, size).labels, np.full(images.shape[:3], 0.95, np.float32))
+
+    scenes = {"fog": write_scenes(tmp_path / "fog", 2), "empty": []}
+    evaluate(confident, scenes, EvaluationConfig(band=4, curve=(1, 2)), tmp_path / "out", progress=silent)
+    fog, empty = (results(tmp_path / "out")[name] for name in ("fog", "empty"))
+    assert fog["curve"] == {
+        "px": [1, 2, 4],
+        "boundary": [0] * 3,
+        "interior": [0] * 3,
+        "share": [2 / 24, 4 / 24, 8 / 24],
+    }
+    assert fog["calibration"]["ece"] == pytest.approx(0.05, abs=1e-4)
+    pixels = 2 * 15 * 24
+    assert fog["calibration"]["bins"][14] == {
+        "confidence": pytest.approx(0.95, abs=1e-4),
+        "accuracy": 1,
+        "pixels": pixels,
+    }
+    assert fog["calibration"]["bins"][3] == {"confidence": None, "accuracy": None, "pixels": 0}
+    assert empty["images"] == 0 and empty["scale"] == "no image" and empty["conditions"] == {}
+    numbers = [empty["miou"], empty["pixel_accuracy"], *empty["curve"]["boundary"], empty["calibration"]["ece"]]
+    assert set(numbers) == {None} and "NaN" not in (tmp_path / "out" / "evaluation.json").read_text()
+
+
+def test_batches_hold_images_of_one_size_and_change_nothing(tmp_path: Path) -> None:
+    scenes = [*write_scenes(tmp_path / "a", 5), *write_scenes(tmp_path / "b", 2, (8, 8))]
+    scenes = [replace(scene, id=str(k)) for k, scene in enumerate(scenes)]
+    scenes[2].label.unlink()
+    seen = []
+
+    def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+        seen.append((len(images), size))
+        return read_truth(images, size)
+
+    config = EvaluationConfig(scale=2, keep_predictions="all")
+    evaluate(noted, {"fog": scenes}, config, tmp_path / "three", progress=silent, batch_size=3)
+    assert seen == [(3, (32, 48)), (1, (32, 48)), (2, (16, 16))]
+    evaluate(noted, {"fog": scenes}, config, tmp_path / "one", progress=silent)
+    assert results(tmp_path / "three") == results(tmp_path / "one")
+    assert results(tmp_path / "one")["fog"]["predictions"] == ["0", "1", "3", "4", "5", "6"]
+    assert results(tmp_path / "one")["fog"]["scale"] == "2 × 8×8 to 24×16 px"
+
+
+def test_a_segmenter_that_gives_no_numbers_is_named(tmp_path: Path) -> None:
+    def broken(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+        return Prediction(road_everywhere(images, size).labels, np.full(images.shape[:3], np.nan, np.float32))
+
+    with pytest.raises(UserError, match=r"fog, scene0: .*not a number"):
+        scenes = write_scenes(tmp_path / "fog", 2)
+        evaluate(broken, {"fog": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent)
+
+
+def test_truncated_photographs_are_skipped(tmp_path: Path) -> None:
+    scenes = write_scenes(tmp_path / "fog", 3, (64, 64))
+    photo = tmp_path / "fog" / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(photo)
+    photo.write_bytes(photo.read_bytes()[:-500])
+    scenes[1] = replace(scenes[1], image=photo)
+    evaluate(road_everywhere, {"fog": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent, batch_size=2)
+    fog = results(tmp_path / "out")["fog"]
+    assert fog["images"] == 2 and [entry["id"] for entry in fog["skipped"]] == ["scene1"]
+    assert "photo.jpg: cannot be read" in fog["skipped"][0]["reason"]

@@ -1,26 +1,35 @@
-"""report.json against sums done by hand, and the words and page that are made from it."""
+"""report.json against sums done by hand and by others, and the words, tables and page that are made from it."""
 
+import csv
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.compare import compare
 from evaluation.findings import findings, headline
+from evaluation.images import read_images
 from evaluation.report import build_report
+from evaluation.rows import SCORES
 from evaluation.summary import ReportContent, summarize
 from pipeline.errors import UserError
+from pipeline.labels import CLASS_NAMES
+
+ATTACK = "<script>alert(1)</script>"
 
 
-def on_fog_alone(content: ReportContent, **changes: Any) -> ReportContent:
-    """One seed, one domain, nothing generated, no training logs: the least that a report is made of."""
-    runs = [replace(run, training=None) for run in content.runs[:3]]
+@pytest.fixture(scope="module")
+def least(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The least that a report is made of: one method, seed and domain, nothing else; and a hostile name."""
+    folder = tmp_path_factory.mktemp("least")
+    run = replace(content.runs[0], training=None, method=ATTACK)
     domains = {"fog": content.domains["fog"]}
-    return replace(content, **{"runs": runs, "domains": domains, "generated": None, **changes})
+    build_report(replace(content, name=ATTACK, runs=[run], domains=domains, generated=None, seconds={}), folder)
+    return folder
 
 
 def miou(content: ReportContent, method: str) -> np.ndarray:
@@ -66,78 +75,66 @@ def test_a_baseline_that_wins_is_said_to_win(content: ReportContent) -> None:
     assert "generated is ahead on 0 of 5 domains, from −" in findings(numbers)[0]
 
 
-def test_one_seed_has_no_spread_and_says_so(content: ReportContent, tmp_path: Path) -> None:
-    build_report(on_fog_alone(content), tmp_path)
-    numbers = json.loads((tmp_path / "report.json").read_text())
+def test_one_seed_has_no_spread_and_says_so(content: ReportContent, least: Path) -> None:
+    numbers = json.loads((least / "report.json").read_text())
     assert numbers["methods"][0]["miou"]["fog"]["spread"] is None
-    page = (tmp_path / "index.html").read_text()
+    page = (least / "index.html").read_text()
     assert "±" not in page.split("</style>")[1]
     assert "One seed, so no spread is known." in page
-    assert "chance is not ruled out" in page
-    assert "What was generated" not in page
-    assert "How training went" not in page
+    for absent in ("What was generated", "How training went", "Where the time went", "Does it know", "minus"):
+        assert absent not in page.split("</style>")[1]
+    one_seed = findings(summarize(replace(content, runs=content.runs[:2])))
+    assert "the luck of one training is not ruled out" in one_seed[0]
+
+
+def test_text_from_outside_is_escaped(least: Path) -> None:
+    page = (least / "index.html").read_text()
+    assert ATTACK not in page
+    assert "&lt;script&gt;alert(1)" in page
 
 
 def test_page_prints_the_table_and_marks_the_best(content: ReportContent, report: Path) -> None:
     page = (report / "index.html").read_text()
     table = page[page.index('<table class="scores">') : page.index("</table>")]
     rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]
+    gains = json.loads((report / "report.json").read_text())["methods"]
     assert len(rows) == 3
     for row, method in zip(rows, ("source only", "generated", "flexseg"), strict=True):
         scores = miou(content, method)
         expected = [f"{100 * value:.1f}" for value in [*scores.mean(axis=0), scores.mean()]]
-        assert re.findall(r"<span>([\d.]+) <span", row) == expected
-        assert row.count("best") == (6 if method == "flexseg" else 0)
+        assert re.findall(r'<span class="value">([\d.]+)<', row) == expected
+        assert row.count('"best"') + row.count("average best") == (6 if method == "flexseg" else 0)
+        verdicts = [gain["verdict"] for row in gains if row["name"] == method for gain in row["gain"].values()]
+        assert (row.count("▲"), row.count("▼")) == (verdicts.count("better"), verdicts.count("worse"))
 
 
 def test_every_picture_is_written_as_a_file_too(report: Path) -> None:
     names = {file.name for file in (report / "figures").iterdir()}
-    charts = {"boundary_error.png", "interior_error.png", "loss.png", "validation_miou.png", "alignment.png"}
-    sheets = {"generated_snowy.png", "generated_night.png", "generated_foggy.png"}
-    assert charts | sheets | {f"predictions_{d}_{d}_0.png" for d in ("clear", "fog", "rain", "snow", "night")} == names
+    charts = {"miou", "gain", "boundary_error", "interior_error", "boundary_curve", "interior_curve", "alignment"}
+    charts |= {"confusion_0", "confusion_1", "loss", "validation_miou"}
+    sheets = {"generated_snowy", "generated_night", "generated_foggy"}
+    domains = ("clear", "fog", "rain", "snow", "night")
+    assert {name for name in names if name.endswith(".svg")} == {f"{name}.svg" for name in charts}
+    pictures = {name for name in names if name.endswith(".png")}
+    assert {f"{name}.png" for name in charts | sheets} | {f"predictions_{d}_{d}_0.png" for d in domains} <= pictures
     with Image.open(report / "figures" / "predictions_fog_fog_0.png") as sheet:
         assert sheet.size == (8 * 640 + 7 * 8, 320)  # 128x64 px enlarged five times; image, truth, 3 x (labels, errors)
 
 
-def test_text_from_outside_is_escaped(content: ReportContent, tmp_path: Path) -> None:
-    attack = "<script>alert(1)</script>"
-    runs = [replace(run, training=None, method=attack) for run in content.runs[:1]]
-    build_report(on_fog_alone(content, name=attack, runs=runs), tmp_path)
-    page = (tmp_path / "index.html").read_text()
-    assert attack not in page
-    assert "&lt;script&gt;alert(1)" in page
-
-
-def test_classes_without_a_score_and_skipped_files_are_shown(content: ReportContent, tmp_path: Path) -> None:
-    run = replace(content.runs[0], evaluation=tmp_path, training=None)
-    results = json.loads((content.runs[0].evaluation / "evaluation.json").read_text())
-    for domain in results["domains"].values():
-        domain["iou"][16] = None
-    results["domains"]["fog"]["skipped"] = [{"id": "x", "reason": "x.png: cannot be read <at all>"}]
-    (tmp_path / "evaluation.json").write_text(json.dumps(results))
-    build_report(on_fog_alone(content, runs=[run]), tmp_path / "report")
-    page = (tmp_path / "report" / "index.html").read_text()
-    trains = re.search(r'<th scope="row">train</th>(.*?)</tr>', page)
-    assert trains is not None
-    assert re.findall(r">([^<>]+)</td>", trains[1]) == ["–"]
-    assert "x.png: cannot be read &lt;at all&gt;" in page
-
-
-@pytest.mark.parametrize("without", [0, 1])
-def test_a_method_without_any_score_is_no_number(content: ReportContent, tmp_path: Path, without: int) -> None:
-    runs = [replace(run, training=None) for run in content.runs[:2]]
-    results = json.loads((runs[without].evaluation / "evaluation.json").read_text())
-    missing = dict.fromkeys(("miou", "pixel_accuracy", "boundary_error", "interior_error"))
-    results["domains"]["fog"] |= {**missing, "iou": [None] * 19, "images": 0}
-    (tmp_path / "evaluation.json").write_text(json.dumps(results))
-    runs[without] = replace(runs[without], evaluation=tmp_path)
-    build_report(on_fog_alone(content, runs=runs), tmp_path / "report")
-    numbers = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert numbers["methods"][without]["miou"]["average"]["mean"] is None
-    assert numbers["methods"][1]["gain"]["fog"]["mean"] is None
-    winner = runs[1 - without].method
-    assert winner in numbers["headline"]
-    assert "nan" not in " ".join([numbers["headline"], *numbers["findings"]]).lower()
+@pytest.mark.parametrize("without", [0, 2])
+def test_a_method_without_any_score_is_no_number(content: ReportContent, without: int) -> None:
+    numbers = summarize(content)
+    row = numbers["methods"][without]
+    for score in (*SCORES, "gain"):
+        nothing = {"mean": None, "spread": None, "values": [None] * 3, **dict.fromkeys(("low", "high", "p", "verdict"))}
+        row[score] = {place: dict(nothing) for place in row[score]}
+        if without == 0 and score == "gain":
+            for other in numbers["methods"]:
+                other[score] = {place: dict(nothing) for place in other[score]}
+    words = [headline(numbers), *findings(numbers)]
+    assert words[0].startswith("generated reaches" if without else "flexseg reaches")
+    assert ("source only has no score" in words[0]) == (without == 0)
+    assert not re.search(r"nan|None|\b0\.0\b", " ".join(words))
 
 
 def test_missing_evaluations_are_one_line_errors(content: ReportContent, tmp_path: Path) -> None:
@@ -147,3 +144,62 @@ def test_missing_evaluations_are_one_line_errors(content: ReportContent, tmp_pat
         summarize(replace(content, runs=[replace(content.runs[2], evaluation=tmp_path)]))
     with pytest.raises(UserError, match=r"lacks the domains \['mars'\]"):
         summarize(replace(content, domains={**content.domains, "mars": []}))
+    with pytest.raises(UserError, match=r"baseline 'ours' is no method of this report: choose one of source only, gen"):
+        summarize(replace(content, baseline="ours"))
+
+
+def test_gains_carry_the_interval_and_the_verdict_of_the_paired_test(content: ReportContent) -> None:
+    numbers = summarize(content)
+    folders = {m: [run.evaluation for run in content.runs if run.method == m] for m in ("source only", "flexseg")}
+    truth = compare(folders["source only"], folders["flexseg"])
+    gains = next(row["gain"] for row in numbers["methods"] if row["name"] == "flexseg")
+    for place, expected in {**truth.domains, "average": truth.mean}.items():
+        assert gains[place]["mean"] == pytest.approx(expected.difference)
+        assert (gains[place]["low"], gains[place]["high"], gains[place]["p"]) == expected[1:]
+        assert gains[place]["verdict"] == ("better" if expected.p < 0.05 else None)
+    own = numbers["methods"][0]
+    assert own["gain"]["fog"] == {"mean": 0, "spread": 0, "values": [0, 0, 0]} | dict.fromkeys(
+        ("low", "high", "p", "verdict")
+    )
+    assert own["miou"]["fog"]["low"] <= own["miou"]["fog"]["high"]
+
+
+def test_baseline_can_be_chosen_and_comes_first(content: ReportContent) -> None:
+    numbers = summarize(replace(content, baseline="generated"))
+    assert [row["name"] for row in numbers["methods"]] == ["generated", "source only", "flexseg"]
+    expected = miou(content, "source only").mean() - miou(content, "generated").mean()
+    assert numbers["methods"][1]["gain"]["average"]["mean"] == pytest.approx(expected)
+    assert list(numbers["confusion"]) == ["generated", "flexseg"]
+
+
+def test_counts_are_pooled_over_domains_and_seeds(content: ReportContent) -> None:
+    numbers = summarize(content)
+    for method in ("source only", "flexseg"):
+        folders = [run.evaluation for run in content.runs if run.method == method]
+        images = [read_images(folder, domain) for folder in folders for domain in content.domains]
+        assert numbers["confusion"][method] == sum(each.confusion.sum(axis=0) for each in images).tolist()
+    curve = numbers["methods"][0]["band_curve"]
+    at = curve["px"].index(numbers["band"])
+    assert curve["boundary"][at] == pytest.approx(numbers["methods"][0]["boundary_error"]["average"]["mean"])
+    assert curve["interior"][at] == pytest.approx(numbers["methods"][0]["interior_error"]["average"]["mean"])
+
+
+def test_tables_hold_the_numbers_of_the_report(report: Path) -> None:
+    numbers = json.loads((report / "report.json").read_text())
+    with (report / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["domain"]) for row in rows] == [
+        (method["name"], place) for method in numbers["methods"] for place in method["miou"]
+    ]
+    for row in rows:
+        method = next(each for each in numbers["methods"] if each["name"] == row["method"])
+        place = row["domain"]
+        assert float(row["miou"]) == method["miou"][place]["mean"]
+        assert float(row["boundary_error"]) == method["boundary_error"][place]["mean"]
+        assert row["gain_low"] == ("" if method["name"] == "source only" else str(method["gain"][place]["low"]))
+        assert row["ece"] == ""  # these predictions come without a confidence
+    with (report / "classes.csv").open(newline="") as file:
+        classes = list(csv.DictReader(file))
+    assert len(classes) == 3 * 6
+    iou = numbers["methods"][0]["iou"]["clear"]
+    assert [classes[0][name] for name in CLASS_NAMES] == ["" if value is None else str(value) for value in iou]

@@ -1,0 +1,168 @@
+"""From a network to label maps: resizing, sliding windows, mirrored and rescaled inputs, labels at the image's size."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from pipeline.config.evaluation import EvaluationConfig
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+"""(B,3,H,W) float RGB in 0..255 -> logits (B,19,h,w), any h and w."""
+
+Size = tuple[int, int]
+"""Height and width, px."""
+
+
+class Prediction(NamedTuple):
+    """Labels (B,H,W) uint8 train ids, and the largest softmax probability (B,H,W) in 0..1 where it is known."""
+
+    labels: torch.Tensor | NDArray[np.uint8]
+    confidence: torch.Tensor | NDArray[np.float32] | None = None
+
+
+Predict = Callable[[NDArray[np.uint8], Size], Prediction]
+"""Images (B,H,W,3) uint8 RGB and the size of the network's input -> labels at the images' own size."""
+
+
+def input_size(config: EvaluationConfig, domain: str, image: Size) -> Size:
+    """The size that the network sees an image at: `config.size` of the domain, else `config.scale` times its own."""
+    box = config.size.get(domain)
+    if box is None:
+        return _scaled(image, config.scale)
+    return _scaled(image, min(most / side for most, side in zip(sorted(box), sorted(image), strict=True)))
+
+
+def input_text(config: EvaluationConfig, domain: str, images: set[Size]) -> str:
+    """What the network saw, as people write it: `1024×512 px of 2048×1024 px, flipped`."""
+    if not images:
+        return "no image"
+    text = f"{config.scale:g} × {_size_text(images)}"
+    if config.size.get(domain):
+        text = f"{_size_text({input_size(config, domain, image) for image in images})} of {_size_text(images)}"
+    if config.window:
+        text += f", windows of {_size_text({config.window})}"
+    if config.scales != (1.0,):
+        text += f", at {', '.join(f'{scale:g}' for scale in config.scales)} times that"
+    return text + (", flipped" if config.flip else "")
+
+
+def predictor(network: Network, config: EvaluationConfig, device: torch.device, batch_size: int = 1) -> Predict:
+    """`predict` by a network on `device`, which sees at most `batch_size` images or windows at a time."""
+    stride = config.window and (config.stride or _two_thirds(config.window))
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        if config.window is None or stride is None:
+            return torch.cat([network(part) for part in images.split(batch_size)])
+        return sliding_logits(network, images, config.window, stride, batch_size)
+
+    @torch.inference_mode()
+    def predict(images: NDArray[np.uint8], size: Size) -> Prediction:
+        pixels = torch.tensor(images, device=device).movedim(3, 1).float()
+        passes = (
+            logits(image).flip(3) if mirrored else logits(image) for image, mirrored in _inputs(pixels, size, config)
+        )
+        return read(passes, pixels.shape[2:], single=not config.flip and len(config.scales) == 1)
+
+    return predict
+
+
+def _inputs(pixels: torch.Tensor, size: Size, config: EvaluationConfig) -> Iterator[tuple[torch.Tensor, bool]]:
+    """Every input of the network for one batch, and whether it is mirrored."""
+    for scale in config.scales:
+        image = _resized(pixels, _scaled(size, scale))
+        yield image, False
+        if config.flip:
+            yield image.flip(3), True
+
+
+def sliding_logits(network: Network, images: torch.Tensor, window: Size, stride: Size, batch_size: int) -> torch.Tensor:
+    """Mean over overlapping windows of their logits, each enlarged to its window (mmsegmentation's slide inference).
+
+    images: (B,3,H,W); the last window of a row or column is moved inwards so that it ends at the border.
+    Returns (B,19,H,W). Windows of all images are stacked, `batch_size` of them at a time.
+    """
+    height, width = (min(side, of) for side, of in zip(window, images.shape[2:], strict=True))
+    tops, lefts = (
+        _starts(whole, part, step) for whole, part, step in zip(images.shape[2:], (height, width), stride, strict=True)
+    )
+    places = list(product(range(len(images)), tops, lefts))
+    total: torch.Tensor | None = None
+    for first in range(0, len(places), batch_size):
+        group = places[first : first + batch_size]
+        windows = torch.stack([images[i, :, top : top + height, left : left + width] for i, top, left in group])
+        logits = _resized(network(windows), (height, width))
+        if total is None:
+            total = logits.new_zeros(len(images), logits.shape[1], *images.shape[2:])
+        for (i, top, left), part in zip(group, logits, strict=True):
+            total[i, :, top : top + height, left : left + width] += part
+    assert total is not None
+    rows, columns = (
+        _cover(whole, starts, part).to(total.device)
+        for whole, starts, part in zip(images.shape[2:], (tops, lefts), (height, width), strict=True)
+    )
+    return total / (rows[:, None] * columns)
+
+
+def _starts(whole: int, part: int, step: int) -> list[int]:
+    """Where windows of `part` px begin so that they cover `whole` px in steps of at most `step`."""
+    return [*range(0, whole - part, step), whole - part]
+
+
+def _cover(whole: int, starts: Sequence[int], part: int) -> torch.Tensor:
+    """(whole,) how many windows hold each row or column."""
+    cover = torch.zeros(whole)
+    for start in starts:
+        cover[start : start + part] += 1
+    return cover
+
+
+def read(passes: Iterator[torch.Tensor], size: Sequence[int], *, single: bool) -> Prediction:
+    """Logits (B,19,h,w) of one pass, or of several whose probabilities are averaged -> labels and confidence.
+
+    Logits are enlarged bilinearly to `size` before the largest is taken.
+    """
+    if single:
+        return _read(next(passes), size)
+    total, count = torch.zeros(()), 0
+    for logits in passes:
+        total, count = total.to(logits.device) + _resized(logits, size).softmax(dim=1), count + 1
+    return _read((total / count).log(), size)
+
+
+def _read(logits: torch.Tensor, size: Sequence[int]) -> Prediction:
+    """One class at a time, so that memory does not hold 19 maps of the image's size (nor is it slower)."""
+    top = _resized(logits[:, :1], size)[:, 0].clone()
+    total = top.clone()  # log of the sum of exponentials so far
+    labels = torch.zeros_like(top, dtype=torch.uint8)
+    for train_id in range(1, logits.shape[1]):
+        logit = _resized(logits[:, train_id : train_id + 1], size)[:, 0]
+        labels.masked_fill_(logit > top, train_id)
+        torch.logaddexp(total, logit, out=total)
+        torch.maximum(top, logit, out=top)
+    return Prediction(labels, (top - total).exp_())
+
+
+def _resized(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bilinear, without aliasing where it shrinks."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    shrinks = size[0] < images.shape[2] or size[1] < images.shape[3]
+    return interpolate(images, tuple(size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def _scaled(size: Size, factor: float) -> Size:
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _two_thirds(window: Size) -> Size:
+    return -(-2 * window[0] // 3), -(-2 * window[1] // 3)
+
+
+def _size_text(sizes: set[Size]) -> str:
+    ends = dict.fromkeys((min(sizes), max(sizes)))
+    return " to ".join(f"{width}×{height}" for height, width in ends) + " px"

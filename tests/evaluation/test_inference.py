@@ -1,0 +1,211 @@
+"""From logits to labels: sizes, sliding windows, mirrored and rescaled inputs, confidence, a transformers model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import interpolate
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+
+from evaluation import pretrained
+from evaluation.inference import Prediction, input_size, input_text, predictor, sliding_logits
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.errors import UserError
+from pipeline.labels import CLASS_NAMES, NUM_CLASSES
+
+CPU = torch.device("cpu")
+
+
+def photos(count: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+
+
+def bright(image: torch.Tensor) -> torch.Tensor:
+    """A network without borders: class c's logit grows with how near the red channel is to its own value."""
+    levels = torch.linspace(0, 255, NUM_CLASSES).view(1, -1, 1, 1)
+    return -((image[:, :1] - levels) ** 2) / 500
+
+
+def local(image: torch.Tensor) -> torch.Tensor:
+    """Logits at a quarter of the size, as segmenters give them."""
+    return interpolate(bright(image), scale_factor=0.25, mode="area")
+
+
+def run(
+    network: object, images: np.ndarray, config: EvaluationConfig, size: tuple[int, int], batch: int = 3
+) -> Prediction:
+    return predictor(network, config, CPU, batch)(images, size)  # type: ignore[arg-type]  # object: any network
+
+
+def test_labels_and_confidence_are_those_of_the_softmax() -> None:
+    images = photos(2, 24, 40)
+    labels, confidence = run(local, images, EvaluationConfig(), (48, 80))
+    pixels = interpolate(torch.tensor(images).movedim(3, 1).float(), (48, 80), mode="bilinear")
+    expected = interpolate(local(pixels), (24, 40), mode="bilinear").softmax(dim=1).max(dim=1)
+    assert torch.as_tensor(labels).dtype == torch.uint8
+    torch.testing.assert_close(torch.as_tensor(labels).long(), expected.indices)
+    torch.testing.assert_close(torch.as_tensor(confidence), expected.values)
+
+
+def test_confidence_survives_logits_that_overflow_an_exponential() -> None:
+    images = photos(1, 8, 8)
+    labels, confidence = run(lambda image: 1e4 * bright(image), images, EvaluationConfig(), (8, 8))
+    assert torch.as_tensor(confidence).isfinite().all() and (torch.as_tensor(confidence) > 0.5).all()
+    assert torch.equal(torch.as_tensor(labels), torch.as_tensor(run(bright, images, EvaluationConfig(), (8, 8)).labels))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.integers(2, 24), st.integers(2, 24)),
+    st.data(),
+)
+def test_windows_cover_every_pixel_and_change_nothing_for_a_network_that_sees_one_pixel(
+    size: tuple[int, int], window: tuple[int, int], data: st.DataObject
+) -> None:
+    stride = tuple(data.draw(st.integers(1, side)) for side in window)
+    images = torch.tensor(photos(2, *size)).movedim(3, 1).float()
+    found = sliding_logits(bright, images, window, (stride[0], stride[1]), batch_size=data.draw(st.integers(1, 9)))
+    torch.testing.assert_close(found, bright(images))
+
+
+def test_overlapping_windows_are_averaged_and_the_last_ends_at_the_border() -> None:
+    """12 columns, windows of 8 in steps of 6: [0, 8) and [4, 12). Logits say in which window a pixel lies."""
+    first = iter([0.0, 1.0])
+
+    def network(windows: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full((1, NUM_CLASSES, 1, 1), next(first)) for _ in windows])
+
+    found = sliding_logits(network, torch.zeros(1, 3, 8, 12), (8, 8), (6, 6), batch_size=1)
+    assert found[0, 0, 0].tolist() == [0] * 4 + [0.5] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_batch_size_does_not_change_labels(batch: int) -> None:
+    images, config = photos(3, 24, 40), EvaluationConfig(window=(16, 16), stride=(12, 12))
+    sizes = []
+
+    def network(windows: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(windows))
+        return local(windows)
+
+    one, many = run(network, images, config, (24, 40), batch), run(local, images, config, (24, 40), 99)
+    assert torch.equal(torch.as_tensor(one.labels), torch.as_tensor(many.labels)) and max(sizes) <= batch
+
+
+def test_flip_and_scales_average_probabilities() -> None:
+    images = photos(1, 16, 24)
+    pixels = torch.tensor(images).movedim(3, 1).float()
+
+    def sided(image: torch.Tensor) -> torch.Tensor:
+        """Sees where a pixel lies, so that a mirrored image is another matter."""
+        return bright(image) + torch.linspace(0, 3, image.shape[3]) * torch.arange(NUM_CLASSES).view(1, -1, 1, 1) / 9
+
+    double = interpolate(pixels, (32, 48), mode="bilinear")
+    passes = [sided(pixels), sided(pixels.flip(3)).flip(3), sided(double), sided(double.flip(3)).flip(3)]
+    shares = [interpolate(logits, (16, 24), mode="bilinear").softmax(dim=1) for logits in passes[:2]]
+    shares += [interpolate(logits, (16, 24), mode="bilinear", antialias=True).softmax(dim=1) for logits in passes[2:]]
+    expected = torch.stack(shares).mean(dim=0).max(dim=1)
+    labels, confidence = run(sided, images, EvaluationConfig(flip=True, scales=(1.0, 2.0)), (16, 24))
+    torch.testing.assert_close(torch.as_tensor(confidence), expected.values)
+    assert (torch.as_tensor(labels).long() == expected.indices).float().mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("image", "seen"),
+    [((1024, 2048), (512, 1024)), ((3000, 4000), (512, 683)), ((4000, 3000), (683, 512)), ((720, 1280), (512, 910))],
+)
+def test_published_sizes_keep_the_aspect_ratio(image: tuple[int, int], seen: tuple[int, int]) -> None:
+    config = EvaluationConfig(size={"cityscapes": (512, 1024)}, scale=0.5)
+    assert input_size(config, "cityscapes", image) == seen
+    assert input_size(config, "acdc", (1080, 1920)) == (540, 960)
+
+
+def test_what_the_network_saw_is_said() -> None:
+    plain = EvaluationConfig(scale=2)
+    assert input_text(plain, "fog", {(96, 192)}) == "2 × 192×96 px"
+    assert input_text(plain, "fog", set()) == "no image"
+    full = EvaluationConfig(size={"fog": (512, 1024)}, window=(512, 512), flip=True, scales=(0.5, 1))
+    assert input_text(full, "fog", {(1024, 2048)}) == (
+        "1024×512 px of 2048×1024 px, windows of 512×512 px, at 0.5, 1 times that, flipped"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stride": (4, 4)}, "set 'window' too"),
+        ({"window": (8, 8), "stride": (8, 9)}, "leaves gaps"),
+        ({"scales": ()}, "'scales' is empty"),
+    ],
+)
+def test_windows_that_make_no_sense(values: dict[str, tuple[int, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluationConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def hub_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny SegFormer in transformers' layout, with an image processor of its own numbers."""
+    folder = tmp_path_factory.mktemp("segformer")
+    config = SegformerConfig(
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+        id2label=dict(enumerate(CLASS_NAMES)),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    SegformerImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25]).save_pretrained(folder)
+    return folder
+
+
+def test_a_transformers_model_sees_what_its_own_processor_gives(hub_model: Path) -> None:
+    assert pretrained.is_transformers(hub_model) and pretrained.locate(str(hub_model)) == hub_model
+    images = photos(1, 64, 96)
+    with torch.inference_mode():
+        logits = pretrained.network(hub_model, CPU)(torch.tensor(images).movedim(3, 1).float())
+        model = SegformerForSemanticSegmentation.from_pretrained(hub_model).eval()
+        processor = SegformerImageProcessor.from_pretrained(hub_model, do_resize=False)
+        expected = model(**processor(images[0], return_tensors="pt")).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id2label": {str(k): f"LABEL_{k}" for k in range(21)}}, "knows 21 classes"),
+        (
+            {"id2label": {str(k): name for k, name in enumerate(reversed(CLASS_NAMES))}},
+            "not Cityscapes' 19 in their order",
+        ),
+        ({"model_type": "bert"}, "no transformers model for semantic segmentation"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(
+    hub_model: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    for file in hub_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = change if "model_type" in change else json.loads((hub_model / "config.json").read_text()) | change
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    if "21" in message:  # the weights must fit, or loading them fails first
+        names = {k: str(k) for k in range(21)}
+        config = SegformerConfig(hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, id2label=names)
+        SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        pretrained.network(tmp_path, CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nobody/segformer-that-is-nowhere", "not a name/at all"])
+def test_a_model_that_is_not_to_be_had_says_what_to_fetch(name: str) -> None:
+    with pytest.raises(UserError, match="hf download") as caught:
+        pretrained.locate(name)
+    assert "\n" not in str(caught.value)
