@@ -7,6 +7,7 @@ from prefect import Task, flow
 from prefect.cache_policies import NO_CACHE
 
 from flows import stages
+from flows.models import other_models
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.progress import bar
@@ -36,5 +37,7 @@ def experiment(config: ExperimentConfig) -> Run:
         for method in config.training.methods:
             model = segmenter(run, method, seed, images)
             results.append(stages.Result(method, seed, model, evaluation(run, model.key, model.folder / "segmenter")))
+    for name, (key, folder) in other_models(run).items():
+        results.append(stages.Result(name, 0, None, evaluation(run, key, folder)))
     report(run, images, results)
     return run

@@ -18,7 +18,7 @@ from pyarrow.parquet import read_table
 from evaluation.metrics import Scores, class_iou, mean_iou
 from flows import stages
 from flows.run import Recipe, Run
-from generation.generate import png
+from generation.samples import png
 from generation.weather import read_weather, train_weather_network
 from pipeline.config.data import Dataset
 from pipeline.config.toytown import ToyTown
@@ -92,7 +92,7 @@ def train_oracle(run: Run, town: ToyTown) -> Artifact:
     return run.store.get_or_build(
         *Recipe(stages.SEGMENTER, config, {"source": world.key}),
         lambda folder: train(
-            section, Method(), seed, scenes, None, folder, machine=run.config.machine, progress=run.progress
+            section, Method(), seed, scenes, [], folder, machine=run.config.machine, progress=run.progress
         ),
     )
 

@@ -10,11 +10,14 @@ from generation.folders import weights_fingerprint
 from pipeline.config.data import Dataset
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.generation import GenerationConfig
-from pipeline.datasets import Scene, find_scenes, fingerprint, toytown_datasets
+from pipeline.datasets import Scene, check_pair, find_scenes, fingerprint, same_size, toytown_datasets
 from pipeline.errors import UserError
+from pipeline.manifest import canonical_digest, file_table
 from pipeline.progress import Track, silent
 from pipeline.store import Artifact, ArtifactStore, Config, Event, Stage
+from pipeline.threads import in_order
 from pipeline.toytown import write_world
+from training.pools import data_set_fingerprint
 
 WORLD = Stage("world", 1)
 
@@ -43,6 +46,7 @@ class Run:
         self.progress = progress
         self.store = ArtifactStore(config.machine.store, self._note)
         self.history: list[tuple[Event, Artifact]] = []
+        self._encoder_keys: dict[str, str] = {}
 
     def key(self, recipe: Recipe) -> str:
         """The key of what a recipe makes, made or not."""
@@ -63,7 +67,7 @@ class Run:
     @cached_property
     def source(self) -> Domain:
         """The domain that is trained on."""
-        dataset = self._datasets[0]
+        dataset = self.datasets[0]
         if dataset is None:
             raise UserError(
                 "the config names no data to train on: set data.source (a labeled data set) or data.toytown"
@@ -73,22 +77,50 @@ class Run:
     @cached_property
     def targets(self) -> tuple[Domain, ...]:
         """The domains that are only evaluated on."""
-        datasets = self._datasets[1]
+        datasets = self.datasets[1]
         if not datasets:
             raise UserError(
                 "the config names no data to evaluate on: set data.targets (labeled data sets) or data.toytown"
             )
-        return tuple(self._domain(dataset) for dataset in datasets)
+        return tuple(self._domain(dataset, incomplete=True) for dataset in datasets)
+
+    @cached_property
+    def training_rows(self) -> list[int]:
+        """Places in `source.scenes` of those that can be trained on: image and label have one size.
+
+        A few pairs of GTA5 have not. UserError if images are missing or no pair is left.
+        """
+        scenes = self.source.scenes
+        if self.world:
+            return list(range(len(scenes)))
+        rows = [row for row, same in enumerate(in_order(same_size, scenes)) if same]
+        if not rows:
+            check_pair(scenes[0])
+        return rows
 
     @property
     def has_targets(self) -> bool:
         """Whether the config names data to evaluate on."""
-        return bool(self._datasets[1])
+        return bool(self.datasets[1])
 
     @cached_property
     def weights_key(self) -> str:
         """Fingerprint of the generator's weights. UserError if they are not there."""
         return weights_fingerprint(self.generation.weights)
+
+    def encoder_key(self, name: str | None) -> str | None:
+        """Fingerprint of the local folder of a pretrained encoder; None for random weights and names on the Hub."""
+        if name is None or not Path(name).is_dir():
+            return None
+        if name not in self._encoder_keys:
+            self._encoder_keys[name] = canonical_digest(file_table(Path(name)))
+        return self._encoder_keys[name]
+
+    @cached_property
+    def generated_keys(self) -> dict[str, str]:
+        """Fingerprints of the data sets in data.generated, by their place in it. UserError if one is not there."""
+        folders = self.config.data.generated
+        return {f"generated {k}": data_set_fingerprint(folder) for k, folder in enumerate(folders)}
 
     @property
     def generation(self) -> GenerationConfig:
@@ -98,12 +130,13 @@ class Run:
         return self.config.generation
 
     @cached_property
-    def _datasets(self) -> tuple[Dataset | None, tuple[Dataset, ...]]:
+    def datasets(self) -> tuple[Dataset | None, tuple[Dataset, ...]]:
+        """The source and the targets that the config names, or toy town's."""
         data = self.config.data
         return toytown_datasets(self.world.folder) if self.world else (data.source, data.targets)
 
-    def _domain(self, dataset: Dataset) -> Domain:
-        scenes = find_scenes(dataset)
+    def _domain(self, dataset: Dataset, *, incomplete: bool = False) -> Domain:
+        scenes = find_scenes(dataset, incomplete=incomplete)
         return Domain(dataset.name, scenes, self.world.key if self.world else fingerprint(scenes))
 
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:

@@ -4,23 +4,28 @@ Nothing here knows Prefect: the flow and the single commands call the same funct
 import are imported where a stage is really built.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows.models import other_models
 from flows.run import Domain, Recipe, Run
-from pipeline.datasets import check_pair, class_pixels
+from generation.lora import lora_file, lora_fingerprint
+from pipeline.datasets import class_pixels
 from pipeline.errors import UserError
-from pipeline.manifest import canonical_digest, file_table, provenance
+from pipeline.manifest import provenance
 from pipeline.store import Artifact, Stage
+from training.pretrained import check_pretrained
 
 LABELS = Stage("labels", 1)
-GENERATED = Stage("generated", 1)
-SEGMENTER = Stage("segmenter", 1)
-EVALUATION = Stage("evaluation", 1)
-REPORT = Stage("report", 1)
+PLANNED = Stage("plan", 1)
+GENERATED = Stage("generated", 2)  # 2: alignment beside its control; conditions are embedded once per image
+SEGMENTER = Stage("segmenter", 2)  # 2: boundary cells drawn over all ranks
+EVALUATION = Stage("evaluation", 2)  # 2: counts of every image, curve, calibration, conditions
+REPORT = Stage("report", 2)  # 2: intervals, calibration, confusion, changed scenes, tables as CSV
 
 
 def check(run: Run) -> None:
@@ -28,25 +33,31 @@ def check(run: Run) -> None:
     config = run.config
     if config.generation is not None:
         _ = run.weights_key
-    elif needy := [name for name, method in config.training.methods.items() if method.generated]:
+        if config.generation.lora is not None:
+            lora_file(config.generation.lora)
+    elif not config.data.generated and (needy := [n for n, m in config.training.methods.items() if m.generated]):
         raise UserError(
-            f"method {needy[0]!r} wants generated images: add a 'generation' section or set its 'generated' to false"
+            f"method {needy[0]!r} wants generated images: add a 'generation' section, name data sets in"
+            " 'data.generated', or set its 'generated' to false"
         )
+    _ = run.generated_keys
     if config.machine.device == "cuda":
         from pipeline.devices import device_of
 
         device_of(config.machine)
-    if config.data.toytown is None:
-        for domain in (run.source, *run.targets):
+    for method in config.training.methods.values():
+        check_pretrained(config.training.of(method).network)
+    other_models(run)
+    if config.data.toytown is None:  # else there is nothing on disk yet
+        _ = run.training_rows
+        for domain in run.targets:
             check_images(domain)
 
 
 def check_images(domain: Domain) -> None:
-    """Each scene of the domain has an image, of its label's size. Raises UserError."""
-    for scene in domain.scenes:
-        if scene.image is None:
-            raise UserError(f"{domain.name}: training and evaluation need images: set 'images' of this data set")
-        check_pair(scene)
+    """The domain is more than label maps. Raises UserError. Single bad files are skipped and listed when it is read."""
+    if domain.scenes[0].image is None:
+        raise UserError(f"{domain.name}: training and evaluation need images: set 'images' of this data set")
 
 
 def world(run: Run) -> Artifact | None:
@@ -54,9 +65,18 @@ def world(run: Run) -> Artifact | None:
     return run.world
 
 
-def labels(run: Run) -> list[Artifact]:
-    """The class statistics of every domain."""
-    return [class_statistics(run, domain) for domain in (run.source, *run.targets)]
+def labels(run: Run) -> Artifact:
+    """The class statistics of the source, before it is trained on. Says which pairs are left out of training."""
+    check_images(run.source)
+    scenes, used = run.source.scenes, set(run.training_rows)
+    if left_out := [scene.id for row, scene in enumerate(scenes) if row not in used]:
+        names = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+        print(
+            f"flexseg: {run.source.name}: {len(left_out)} of {len(scenes)} scenes are left out of training, their image"
+            f" and label differ in size: {names}",
+            file=sys.stderr,
+        )
+    return class_statistics(run, run.source)
 
 
 def class_statistics(run: Run, domain: Domain) -> Artifact:
@@ -68,10 +88,26 @@ def class_statistics(run: Run, domain: Domain) -> Artifact:
     return run.store.get_or_build(*Recipe(LABELS, {"domain": domain.name}, {"scenes": domain.key}), build)
 
 
+def planned(run: Run) -> Artifact:
+    """`plan.jsonl`, every image that is to be painted. Every label map is read for it."""
+    from generation.plan import DEPENDS_ON, PLAN, plan, plan_text
+
+    section = run.generation.model_dump(mode="json", include=DEPENDS_ON)
+
+    def build(folder: Path) -> None:
+        requests = plan(run.generation, run.source.scenes, progress=run.progress)
+        (folder / PLAN).write_text(plan_text(requests), encoding="utf-8")
+
+    return run.store.get_or_build(*Recipe(PLANNED, section, {"source": run.source.key}), build)
+
+
 def generated_recipe(run: Run) -> Recipe:
     """Generated images depend on the generation section, the weights' content and the source's label maps."""
-    config = run.generation.model_dump(mode="json", exclude={"weights"})
-    return Recipe(GENERATED, config, {"weights": run.weights_key, "source": run.source.key})
+    config = run.generation.model_dump(mode="json", exclude={"weights", "lora"})
+    inputs = {"weights": run.weights_key, "source": run.source.key}
+    if run.generation.lora is not None:
+        inputs["lora"] = lora_fingerprint(run.generation.lora)
+    return Recipe(GENERATED, config, inputs)
 
 
 def generated(run: Run) -> Artifact:
@@ -79,50 +115,67 @@ def generated(run: Run) -> Artifact:
 
     def build(folder: Path) -> None:
         from generation.generate import generate
-        from generation.plan import plan
+        from generation.plan import read_plan
 
-        section, scenes = run.generation, run.source.scenes
-        requests = plan(section, scenes, progress=run.progress)
-        generate(section, requests, scenes, folder, machine=run.config.machine, progress=run.progress)
+        requests = read_plan(planned(run).folder)
+        machine, scenes = run.config.machine, run.source.scenes
+        generate(run.generation, requests, scenes, folder, machine=machine, progress=run.progress)
 
     return run.store.get_or_build(*generated_recipe(run), build)
 
 
+def join_generation(run: Run) -> None:
+    """Help another process, perhaps on another machine with the same store, that makes the generated images."""
+    from generation.generate import join
+
+    recipe = generated_recipe(run)
+    if run.store.find(*recipe) is None:
+        folder, machine = run.store.partial(*recipe), run.config.machine
+        join(run.generation, run.source.scenes, folder, machine=machine, progress=run.progress)
+
+
 def segmenter_recipe(run: Run, method: str, seed: int) -> Recipe:
-    """A segmenter depends on the training section, its method and seed, the source, and the generated images if the
-    method uses them. The method's name does not count, nor do the other methods and seeds."""
+    """A segmenter depends on the training section as its method changes it, on the method and the seed, the source, the
+    folder of a pretrained encoder, and the generated images if the method uses them. The method's name does not count,
+    nor do the other methods and seeds, nor where in the config a value was set."""
     section = run.config.training
     if method not in section.methods:
         raise UserError(f"no method {method!r} in this config: choose one of {', '.join(section.methods)}")
+    row = section.methods[method]
+    own = section.of(row)
     config = {
-        **section.model_dump(mode="json", exclude={"methods", "seeds"}),
-        "method": section.methods[method].model_dump(mode="json"),
+        **own.model_dump(mode="json", exclude={"methods", "seeds"}),
+        "method": row.model_dump(mode="json", exclude={"training"}),
         "seed": seed,
     }
     inputs = {"source": run.source.key}
-    if section.methods[method].generated:
-        inputs["generated"] = run.key(generated_recipe(run))
+    if (encoder := run.encoder_key(own.network.pretrained)) is not None:
+        inputs["encoder"] = encoder
+    if row.generated:
+        if run.config.generation is not None:
+            inputs["generated"] = run.key(generated_recipe(run))
+        inputs |= run.generated_keys
     return Recipe(SEGMENTER, config, inputs)
 
 
 def segmenter(run: Run, method: str, seed: int, images: Artifact | None) -> Artifact:
     """A segmenter trained by one method from one seed. `images` are the generated ones, for methods that use them."""
     recipe = segmenter_recipe(run, method, seed)
-    folder_of_images = images.folder if images is not None and "generated" in recipe.inputs else None
 
     def build(folder: Path) -> None:
         from training.train import train
 
-        section, machine = run.config.training, run.config.machine
-        scenes = run.source.scenes
+        section = run.config.training
+        own = [images.folder] if images is not None else []
         train(
             section,
             section.methods[method],
             seed,
-            scenes,
-            folder_of_images,
+            [run.source.scenes[row] for row in run.training_rows],
+            [*own, *run.config.data.generated],
             folder,
-            machine=machine,
+            machine=run.config.machine,
+            pixels=np.load(class_statistics(run, run.source).folder / "class_pixels.npy")[run.training_rows],
             progress=run.progress,
         )
 
@@ -132,7 +185,8 @@ def segmenter(run: Run, method: str, seed: int, images: Artifact | None) -> Arti
 def evaluation_recipe(run: Run, model: str) -> Recipe:
     """An evaluation depends on its section, the segmenter (`model` is its key or fingerprint) and the targets."""
     targets = {f"target {domain.name}": domain.key for domain in run.targets}
-    return Recipe(EVALUATION, run.config.evaluation, {"segmenter": model, **targets})
+    config = run.config.evaluation.model_dump(mode="json", exclude={"models", "baseline"})
+    return Recipe(EVALUATION, config, {"segmenter": model, **targets})
 
 
 def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
@@ -140,31 +194,35 @@ def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
 
     def build(folder: Path) -> None:
         from evaluation.evaluate import evaluate
+        from evaluation.inference import predictor
+        from flows.models import network
         from pipeline.devices import device_of
-        from training.predict import predictor
 
-        section = run.config.evaluation
-        predict = predictor(folder_of_model, section.scale, str(device_of(run.config.machine)))
-        evaluate(predict, {d.name: d.scenes for d in run.targets}, section, folder, progress=run.progress)
+        section, batch_size = run.config.evaluation, run.config.machine.evaluation_batch
+        device = device_of(run.config.machine)
+        predict = predictor(network(folder_of_model, device), section, device, batch_size)
+        domains = {domain.name: domain.scenes for domain in run.targets}
+        evaluate(predict, domains, section, folder, progress=run.progress, batch_size=batch_size)
 
     return run.store.get_or_build(*evaluation_recipe(run, model), build)
 
 
 class Result(NamedTuple):
-    """One row of the report: a segmenter and its scores."""
+    """One row of the report: a segmenter (None: trained elsewhere) and its scores."""
 
     method: str
     seed: int
-    segmenter: Artifact
+    segmenter: Artifact | None
     evaluation: Artifact
 
 
 def report(run: Run, images: Artifact | None, results: Sequence[Result]) -> Artifact:
     """`report.json`, `index.html` and figures of all results."""
-    made = {"generated": images, "world": run.world} | {
-        f"{r.method} {r.seed} {a.kind}": a for r in results for a in r[2:]
-    }
-    inputs = {name: artifact.key for name, artifact in made.items() if artifact is not None}
+    both = [(result, artifact) for result in results for artifact in result[2:]]
+    named = {"generated": images, "world": run.world} | {f"{r.method} {r.seed} {a.kind}": a for r, a in both if a}
+    made = {name: artifact for name, artifact in named.items() if artifact is not None}
+    inputs = {name: artifact.key for name, artifact in made.items()}
+    baseline = run.config.evaluation.baseline
 
     def build(folder: Path) -> None:
         from evaluation.report import build_report
@@ -173,15 +231,28 @@ def report(run: Run, images: Artifact | None, results: Sequence[Result]) -> Arti
 
         content = ReportContent(
             name=run.config.name,
-            runs=[Row(r.method, r.seed, r.evaluation.folder, r.segmenter.folder) for r in results],
+            runs=[
+                Row(r.method, r.seed, r.evaluation.folder, r.segmenter.folder if r.segmenter else None) for r in results
+            ],
             domains={domain.name: domain.scenes for domain in run.targets},
             generated=images.folder if images else None,
-            seconds=seconds_per_stage(artifact for artifact in made.values() if artifact is not None),
-            provenance=provenance() | {"config": run.config.model_dump(mode="json", exclude={"machine", "weights"})},
+            seconds=seconds_per_stage(made.values()),
+            provenance=_provenance(run, made),
+            baseline=baseline,
         )
         build_report(content, folder)
 
-    return run.store.get_or_build(*Recipe(REPORT, {"name": run.config.name}, inputs), build)
+    return run.store.get_or_build(*Recipe(REPORT, {"name": run.config.name, "baseline": baseline}, inputs), build)
+
+
+def _provenance(run: Run, made: Mapping[str, Artifact]) -> dict[str, Any]:
+    """What could explain a number of the report: code, machines, data, the key of every artifact, and the config."""
+    machines = {name: artifact.manifest.get("hardware", "an older version") for name, artifact in made.items()}
+    return provenance() | {
+        "Data": {d.name: f"{len(d.scenes):,} scenes, fingerprint {d.key}" for d in (run.source, *run.targets)},
+        "Artifacts": {name: f"key {artifact.key}, made on {machines[name]}" for name, artifact in made.items()},
+        "Config": run.config.model_dump(mode="json", exclude={"machine", "weights"}),
+    }
 
 
 def seconds_per_stage(artifacts: Iterable[Artifact]) -> dict[str, float]:
@@ -190,24 +261,6 @@ def seconds_per_stage(artifacts: Iterable[Artifact]) -> dict[str, float]:
     for artifact in artifacts:
         seconds[artifact.kind] = seconds.get(artifact.kind, 0.0) + artifact.manifest["seconds"]
     return seconds
-
-
-def find_model(run: Run, name: str) -> tuple[str, Path]:
-    """(key or fingerprint, folder) of a segmenter that is named by its folder or by its key in the store."""
-    folder = Path(name)
-    if folder.is_dir():
-        model = next((place for place in (folder / "segmenter", folder) if (place / "config.json").is_file()), None)
-        if model is None:
-            raise UserError(
-                f"--model {name}: neither it nor its folder 'segmenter' holds a config.json; train a segmenter first"
-            )
-        return canonical_digest(file_table(model)), model
-    artifact = run.store.open(name)
-    if artifact.kind != SEGMENTER.name:
-        raise UserError(
-            f"--model {name} is a {artifact.kind!r} artifact, wanted a 'segmenter'; see the table of flexseg plan"
-        )
-    return artifact.key, artifact.folder / "segmenter"
 
 
 def recipes(run: Run) -> Iterator[tuple[str, Recipe]]:

@@ -4,47 +4,84 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from flows import stages
 from flows.run import Run
-from flows.tables import cache_table, classes_table, methods_table, plan_table, scores, scores_table, stages_table
-from pipeline.labels import CLASS_NAMES
+from flows.tables import (
+    cache_table,
+    classes_table,
+    data_table,
+    methods_table,
+    plan_table,
+    scores,
+    scores_table,
+    stages_table,
+)
+from pipeline.progress import duration
 from pipeline.store import Artifact
 
 SHOWN_FILES = 5
 
 
-def print_summary(run: Run) -> None:
-    """After `flexseg run`: time per stage, the table of methods and domains, where the report is."""
+def print_summary(run: Run) -> bool:
+    """After `flexseg run`: time per stage, the table of methods and domains, where the report is. False if files of the
+    targets had to be skipped."""
     console = Console()
     report = next(artifact for _, artifact in reversed(run.history) if artifact.kind == stages.REPORT.name)
     numbers = json.loads((report.folder / "report.json").read_text())
     console.print(stages_table(run.history))
-    console.print(methods_table(numbers))
+    for score in ("miou", "boundary_error", "interior_error"):
+        console.print(methods_table(numbers, score))
     for domain in numbers["domains"]:
         _print_skipped(domain["name"], domain["skipped"])
     if all(event == "cached" for event, _ in run.history):
         console.print("Every stage was in the cache, nothing was built.")
     link = run.config.machine.output.absolute() / run.config.name
     console.print(f"Report: {_link(link, report) / 'index.html'}", soft_wrap=True)
+    return not any(domain["skipped"] for domain in numbers["domains"])
 
 
-def print_plan(run: Run) -> None:
-    """`flexseg plan`: images by class and condition, their size, what the cache holds."""
+def print_plan(run: Run, *, measure: bool = False) -> None:
+    """`flexseg plan`: images by class and condition, how many and how long, what the cache holds."""
     console = Console()
+    unfinished: dict[str, str] = {}
     if run.config.generation is not None:
-        from generation.plan import plan
-
-        height, width = run.generation.size
-        requests = plan(run.generation, run.source.scenes, progress=run.progress)
-        console.print(plan_table(requests))
-        megabytes = len(requests) * height * width * 3 / 1e6
-        console.print(f"{len(requests)} images of {width}x{height} px, {megabytes:.1f} MB before compression")
-    entries = [(what, run.key(recipe), run.store.find(*recipe)) for what, recipe in stages.recipes(run)]
+        unfinished = _print_requests(run, console, measure=measure)
+    recipes = list(stages.recipes(run))
+    entries = [(what, run.key(recipe), run.store.find(*recipe), unfinished.get(what, "")) for what, recipe in recipes]
     console.print(cache_table(entries))
+
+
+def _print_requests(run: Run, console: Console, *, measure: bool) -> dict[str, str]:
+    """What is to be painted and how long that will take. Returns what there is of it, under the recipe's name."""
+    from flows.expected import known_rate, measured_rate
+    from generation.plan import read_plan
+    from generation.shards import split
+
+    section = run.generation
+    requests = read_plan(stages.planned(run).folder)
+    console.print(plan_table(requests))
+    height, width = section.size
+    sources = len({request.source for request in requests})
+    recipe = stages.generated_recipe(run)
+    shards = split(requests, section.shard_size, run.store.partial(*recipe))
+    done = [shard for shard in shards if shard.done]
+    console.print(
+        f"{len(requests)} images of {width}x{height} px on {sources} of {len(run.source.scenes)} label maps, in"
+        f" {len(shards)} shards; {len(requests) * height * width * 3 / 1e6:.1f} MB before compression",
+        soft_wrap=True,
+    )
+    rate = measured_rate(run, requests) if measure else known_rate(run)
+    left = 0 if run.store.find(*recipe) else len(requests) - sum(len(shard.requests) for shard in done)
+    if rate is None:
+        speed = "not yet measured; 'flexseg plan CONFIG --measure' paints one batch for it"
+    else:
+        time = f"the {left} images that are left take about {duration(left / rate.images)}" if left else "none is left"
+        speed = f"{rate.images:.3g} ({rate.source}); {time}"
+    console.print(f"Images per second: {speed}", soft_wrap=True)
+    return {"generated images": f"{len(done)} of {len(shards)} shards made"} if done else {}
 
 
 def print_evaluation(evaluation: Artifact) -> bool:
@@ -52,7 +89,7 @@ def print_evaluation(evaluation: Artifact) -> bool:
     console = Console()
     domains = scores(evaluation.folder)
     console.print(classes_table(domains))
-    console.print(scores_table(domains))
+    console.print(scores_table(domains, evaluation.folder))
     console.print(f"Predictions and numbers: {evaluation.folder}", soft_wrap=True)
     for name, result in domains.items():
         _print_skipped(name, result["skipped"])
@@ -84,21 +121,15 @@ def print_quality(quality: Artifact) -> None:
     console.print(f"Numbers: {quality.folder / 'quality.json'}", soft_wrap=True)
 
 
-def print_data(run: Run) -> None:
-    """`flexseg data check`: what each data set holds."""
-    console = Console()
-    data = run.config.data
-    table = Table(title="Data sets: every label map read, every size compared")
-    for heading in ("data set", "scenes", "labeled px", "classes that do not occur"):
-        table.add_column(heading, justify="right" if heading in ("scenes", "labeled px") else "left")
-    domains = [run.source] if data.toytown or data.source else []
-    for domain in domains + (list(run.targets) if data.toytown or data.targets else []):
-        if domain.scenes[0].image is not None:
-            stages.check_images(domain)
-        pixels = np.load(stages.class_statistics(run, domain).folder / "class_pixels.npy").sum(0)
-        missing = [name for name, count in zip(CLASS_NAMES, pixels, strict=True) if count == 0]
-        table.add_row(domain.name, str(len(domain.scenes)), f"{pixels.sum():,}", ", ".join(missing) or "none")
-    console.print(table)
+def print_data(run: Run) -> bool:
+    """`flexseg data check`: what each data set holds, and what is wrong with it. False if anything is."""
+    from flows.data import check_data
+
+    findings = check_data(run)
+    Console().print(data_table(findings))
+    for finding in findings:
+        _print_some(finding.name, list(finding.problems), "problems")
+    return not any(finding.problems for finding in findings)
 
 
 def _link(link: Path, report: Artifact) -> Path:
@@ -114,7 +145,12 @@ def _link(link: Path, report: Artifact) -> Path:
 
 
 def _print_skipped(domain: str, skipped: list[dict[str, str]]) -> None:
-    for entry in skipped[:SHOWN_FILES]:
-        print(f"flexseg: {domain}: skipped {entry['reason']}", file=sys.stderr)
-    if len(skipped) > SHOWN_FILES:
-        print(f"flexseg: {domain}: and {len(skipped) - SHOWN_FILES} more skipped files", file=sys.stderr)
+    _print_some(domain, [f"skipped {entry['reason']}" for entry in skipped], "skipped files")
+
+
+def _print_some(domain: str, lines: list[str], what: str) -> None:
+    """The first lines, and how many more there are."""
+    for line in lines[:SHOWN_FILES]:
+        print(f"flexseg: {line}" if line.startswith(f"{domain}: ") else f"flexseg: {domain}: {line}", file=sys.stderr)
+    if len(lines) > SHOWN_FILES:
+        print(f"flexseg: {domain}: and {len(lines) - SHOWN_FILES} more {what}", file=sys.stderr)

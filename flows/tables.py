@@ -1,9 +1,10 @@
 """What the commands print: tables for the terminal."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -12,35 +13,39 @@ from pipeline.progress import duration
 from pipeline.records import GenerationRequest
 from pipeline.store import Artifact, Event
 
+if TYPE_CHECKING:
+    from flows.data import Finding
 
-def plan_table(requests: Iterable[GenerationRequest]) -> Table:
-    """How many images are asked for, by class (rows) and condition (columns)."""
+
+def plan_table(requests: Sequence[GenerationRequest]) -> Table:
+    """How many images are asked for, by class (rows) and condition (columns), and the share of each."""
     counts: dict[tuple[int, str], int] = {}
     for request in requests:
         place = (request.class_id, request.condition)
         counts[place] = counts.get(place, 0) + 1
     conditions = list(dict.fromkeys(condition for _, condition in counts))
     table = Table(title="Images to generate, by the class that was asked for and by condition")
-    for heading in ("class", *conditions, "all"):
+    for heading in ("class", *conditions, "all", "share"):
         table.add_column(heading, justify="left" if heading == "class" else "right", no_wrap=True)
+    whole = len(requests)
     for class_id in sorted({class_id for class_id, _ in counts}):
         row = [counts.get((class_id, condition), 0) for condition in conditions]
-        table.add_row(CLASS_NAMES[class_id], *map(str, row), str(sum(row)))
+        table.add_row(CLASS_NAMES[class_id], *map(str, row), str(sum(row)), f"{_percent(sum(row) / whole)}%")
     totals = [sum(count for (_, c), count in counts.items() if c == condition) for condition in conditions]
     table.add_section()
-    table.add_row("all", *map(str, totals), str(sum(totals)))
+    table.add_row("all", *map(str, totals), str(whole))
+    table.add_row("share", *(f"{_percent(total / whole)}%" for total in totals))
     return table
 
 
-def cache_table(entries: Iterable[tuple[str, str, Artifact | None]]) -> Table:
-    """(what, key, artifact or None): what the store holds already."""
+def cache_table(entries: Iterable[tuple[str, str, Artifact | None, str]]) -> Table:
+    """(what, key, artifact or None, what there is of an unfinished one): what the store holds already."""
     table = Table(title="What the cache holds")
     for heading in ("what", "key", "state"):
         table.add_column(heading, no_wrap=True)
-    for what, key, artifact in entries:
-        table.add_row(
-            what, key[:16], f"made, took {duration(artifact.manifest['seconds'])}" if artifact else "to be made"
-        )
+    for what, key, artifact, unfinished in entries:
+        state = f"made, took {duration(artifact.manifest['seconds'])}" if artifact else unfinished or "to be made"
+        table.add_row(what, key[:16], state)
     return table
 
 
@@ -64,14 +69,56 @@ def scores(evaluation: Path) -> Mapping[str, Mapping[str, Any]]:
     return domains
 
 
-def scores_table(domains: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One segmenter on every domain."""
-    table = Table(title="Scores in percent, at the labels' own size")
-    for heading in ("domain", "mIoU", "pixel accuracy", "boundary error", "interior error", "images", "network input"):
-        table.add_column(heading, justify="left" if heading in ("domain", "network input") else "right")
+def scores_table(domains: Mapping[str, Mapping[str, Any]], evaluation: Path) -> Table:
+    """One segmenter on every domain, and on every condition of a domain."""
+    from evaluation.bootstrap import interval
+    from evaluation.images import read_images
+
+    table = Table(title="Scores in percent, at the labels' own size; 95% interval over images")
+    for heading in (
+        "domain",
+        "mIoU",
+        "interval",
+        "pixels right",
+        "boundary error",
+        "interior error",
+        "calibration error",
+    ):
+        table.add_column(heading, justify="left" if heading == "domain" else "right")
+    table.add_column("images", justify="right")
+    table.add_column("network input")
     for name, result in domains.items():
-        numbers = [_percent(result[key]) for key in ("miou", "pixel_accuracy", "boundary_error", "interior_error")]
-        table.add_row(name, *numbers, str(result["images"]), result["scale"])
+        images = read_images(evaluation, name)
+        table.add_row(name, *_score_cells(result, interval(images.confusion)), result["scale"])
+        for condition, part in result["conditions"].items():
+            table.add_row(f"  {condition}", *_score_cells(part, interval(images.where(condition).confusion)), "")
+    return table
+
+
+def _score_cells(result: Mapping[str, Any], interval: tuple[float, float]) -> Sequence[str]:
+    low, high = (_percent(None if math.isnan(end) else end) for end in interval)
+    errors = (_percent(result[key]) for key in ("pixel_accuracy", "boundary_error", "interior_error"))
+    calibration = _percent(result["calibration"] and result["calibration"]["ece"])
+    return f"{_percent(result['miou'])} ({low} to {high})", *errors, calibration, str(result["images"])
+
+
+def data_table(findings: Sequence["Finding"]) -> Table:
+    """What `flexseg data check` found."""
+    table = Table(title="Data sets: every file read, every size compared")
+    for heading in ("data set", "scenes", "px", "conditions", "labeled px", "classes that do not occur", "problems"):
+        table.add_column(heading, justify="right" if heading in ("scenes", "labeled px", "problems") else "left")
+    for finding in findings:
+        missing = [name for name, count in zip(CLASS_NAMES, finding.pixels, strict=True) if count == 0]
+        complete = finding.expected in (None, finding.scenes)
+        table.add_row(
+            finding.name,
+            f"{finding.scenes:,}" + ("" if complete else f" of {finding.expected:,}"),
+            " to ".join(f"{width}×{height}" for height, width in finding.sizes),
+            ", ".join(f"{name} {count:,}" for name, count in sorted(finding.conditions.items())),
+            f"{finding.pixels.sum():,}",
+            ", ".join(missing) or "none",
+            f"{len(finding.problems):,}",
+        )
     return table
 
 
@@ -86,16 +133,23 @@ def classes_table(domains: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def methods_table(report: Mapping[str, Any]) -> Table:
-    """mIoU of each method (rows) on each domain, from the numbers of report.json."""
-    places = [*(domain["name"] for domain in report["domains"]), "average"]
+def methods_table(report: Mapping[str, Any], score: str = "miou") -> Table:
+    """A score of each method (rows) on each domain, from the numbers of report.json: mIoU, or the share of wrong pixels
+    at boundaries (`boundary_error`) or inside (`interior_error`), as in FLEX-Seg's figure 1."""
+    titles = {
+        "miou": "mIoU in percent",
+        "boundary_error": f"Wrong pixels in percent, within {report['band']} px of another class",
+        "interior_error": f"Wrong pixels in percent, farther than {report['band']} px from other classes",
+    }
+    places = [domain["name"] for domain in report["domains"]]
+    places += ["average"] if len(places) > 1 else []
     seeds = max(len(method["seeds"]) for method in report["methods"])
     over = f"mean and standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    table = Table(title=f"mIoU in percent, {over}")
+    table = Table(title=f"{titles[score]}, {over}")
     for heading in ("method", *places):
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for method in report["methods"]:
-        stats = [method["miou"][place] for place in places]
+        stats = [method[score][place] for place in places]
         spreads = ["" if stat["spread"] is None else f" ± {100 * stat['spread']:.1f}" for stat in stats]
         table.add_row(
             method["name"], *(_percent(stat["mean"]) + spread for stat, spread in zip(stats, spreads, strict=True))

@@ -37,6 +37,7 @@ MINI: dict[str, Any] = {
         "validation_every": 4,
         "validation_scenes": 2,
         "rare_class_pixels": 20,
+        "rare_class_crop": 10,
         "optimizer": {"warmup": 1},
     },
     "evaluation": {"keep_predictions": 1},

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from flows import stages
 from flows.cli import app
+from flows.run import Run
+from pipeline.config.experiment import load_config
 from pipeline.store import ArtifactStore, Stage
 
 
@@ -62,30 +64,39 @@ def test_unknown_config_key(tmp_path: Path, config: Path, command: list[str]) ->
     assert "unknown key 'training.iteratons'" in line and "did you mean 'iterations'" in line
 
 
-@pytest.mark.parametrize(
-    "command", [["run"], ["plan"], ["generate"], ["train", "--method", "source-only"], ["data", "check"]]
-)
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["generate"], ["train", "--method", "source-only"]])
 def test_missing_folder(tmp_path: Path, config: Path, dataset: Path, command: list[str]) -> None:
     (dataset / "images").rename(dataset / "pictures")
     line = fails(tmp_path, *command, str(config))
     assert f"{dataset}/images not found" in line
 
 
-@pytest.mark.parametrize("command", [["generate"], ["train", "--method", "source-only"], ["data", "check"]])
+@pytest.mark.parametrize("command", [["generate"], ["train", "--method", "source-only"]])
 def test_label_id_out_of_range(tmp_path: Path, config: Path, dataset: Path, command: list[str]) -> None:
     save(dataset / "labels" / "1.png", np.full((64, 128), 77, np.uint8))
     line = fails(tmp_path, *command, str(config))
     assert f"{dataset}/labels/1.png: label id 77 (8192 px)" in line and "'ids'" in line
 
 
-@pytest.mark.parametrize("command", [["run"], ["train", "--method", "source-only"], ["data", "check"]])
-def test_image_and_label_of_different_sizes(tmp_path: Path, config: Path, dataset: Path, command: list[str]) -> None:
+def test_pairs_of_different_sizes_are_left_out_of_training(
+    config: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save(dataset / "labels" / "1.png", np.full((64, 120), 7, np.uint8))
-    line = fails(tmp_path, *command, str(config))
-    assert f"{dataset}/images/1.png is 128x64 px" in line and f"{dataset}/labels/1.png is 120x64 px" in line
+    run = Run(load_config(config))
+    stages.check(run)
+    stages.labels(run)
+    assert run.training_rows == [0]
+    assert "gta: 1 of 2 scenes are left out of training" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["generate"], ["train", "--method", "source-only"], ["data", "check"]])
+def test_a_source_without_one_usable_pair(tmp_path: Path, config: Path, dataset: Path) -> None:
+    for k in range(2):
+        save(dataset / "labels" / f"{k}.png", np.full((64, 120), 7, np.uint8))
+    line = fails(tmp_path, "run", str(config))
+    assert f"{dataset}/images/0.png is 128x64 px" in line and f"{dataset}/labels/0.png is 120x64 px" in line
+
+
+@pytest.mark.parametrize("command", [["generate"], ["train", "--method", "source-only"]])
 def test_truncated_label(tmp_path: Path, config: Path, dataset: Path, command: list[str]) -> None:
     path = dataset / "labels" / "1.png"
     path.write_bytes(path.read_bytes()[:-30])
@@ -102,10 +113,10 @@ def test_missing_model(tmp_path: Path, config: Path) -> None:
 
 
 def test_damaged_artifact(tmp_path: Path, config: Path) -> None:
-    assert CliRunner().invoke(app, ["data", "check", str(config)]).exit_code == 0
+    stages.labels(Run(load_config(config)))
     damaged = next((tmp_path / "store" / "labels").glob("*/class_pixels.npy"))
     damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
-    line = fails(tmp_path, "data", "check", str(config))
+    line = fails(tmp_path, "generate", str(config))
     assert str(damaged) in line and f"delete the folder {damaged.parent}" in line
 
 
@@ -129,10 +140,23 @@ def test_interrupt_is_one_line_and_130(config: Path, monkeypatch: pytest.MonkeyP
     ]
 
 
-def test_data_check_says_what_is_there(tmp_path: Path, config: Path) -> None:
-    result = CliRunner().invoke(app, ["data", "check", str(config)], env={"COLUMNS": "200"})
-    assert result.exit_code == 0
-    content = yaml.safe_load(config.read_text())["data"]
-    for name in (content["source"]["name"], content["targets"][0]["name"]):
-        row = next(line for line in result.stdout.splitlines() if name in line)
-        assert "16,384" in row and "sidewalk" in row and "road," not in row
+def test_bad_files_of_a_target_are_skipped_listed_and_told_by_the_exit_code(
+    tmp_path: Path, config: Path, dataset: Path
+) -> None:
+    from training.networks import Segmenter  # only this test waits for transformers
+
+    Segmenter.create(load_config(config).training.network, 0).save_pretrained(tmp_path / "model")
+    arguments = ["evaluate", str(config), "--model", str(tmp_path / "model")]
+    whole = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert whole.exit_code == 0 and "1 \u00d7 128\u00d764 px" in whole.stdout, whole.output
+
+    photo, label = dataset / "images" / "1.png", dataset / "labels" / "0.png"
+    photo.write_bytes(photo.read_bytes()[:-30])
+    label.unlink()
+    bad = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert bad.exit_code == 2 and "Traceback" not in bad.output
+    lines = [line for line in bad.stderr.splitlines() if line.startswith("flexseg: target: skipped")]
+    assert [str(place) in line for place, line in zip((dataset / "labels" / "0", photo), lines, strict=True)] == [
+        True
+    ] * 2
+    assert next(line for line in bad.stdout.splitlines() if "no image" in line).count("-") >= 5

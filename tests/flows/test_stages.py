@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows import stages
+from flows.models import find_model
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import UserError
@@ -47,11 +48,41 @@ def test_names_and_neighbors_of_a_method_do_not_count(mini: Mini) -> None:
     assert keys(mini(own))["segmenter mine, seed 0"] == keys(mini())["segmenter cross-entropy, seed 0"]
 
 
+def test_a_row_of_a_sweep_is_known_by_what_it_trains_not_by_how_it_is_written(mini: Mini) -> None:
+    base = keys(mini())
+    sweep = mini(
+        "training.methods={cross-entropy: {generated: true},"
+        " same: {generated: true, training: {has: {schedule: sigmoid}, gap: {sizes: [3, 5, 7]}}},"
+        " linear: {generated: true, training: {has: {schedule: linear}}},"
+        " fewer: {generated: true, training: {generated_limit: 2}}}"
+    )
+    rows = keys(sweep)
+    one = {rows[f"segmenter {name}, seed 0"] for name in ("cross-entropy", "same")}
+    assert one == {base["segmenter cross-entropy, seed 0"]}  # nothing is trained again when rows are added
+    assert len({rows[f"segmenter {name}, seed 0"] for name in ("same", "linear", "fewer")}) == 3
+    whole = mini("training.methods={linear: {generated: true}}", "training.has.schedule=linear")
+    assert keys(whole)["segmenter linear, seed 0"] == rows["segmenter linear, seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{training: {hass: {}}}", r"methods\.mine\.training\.hass"),
+        ("{training: {has: {schedule: linar}}}", r"methods\.mine\.training\.has\.schedule.*linar"),
+        ("{training: {gap: {sizes: [4]}}}", "odd"),
+        ("{training: {seeds: [1]}}", "changes how it trains, not the table"),
+    ],
+)
+def test_mistakes_in_a_row_are_named(mini: Mini, row: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        mini(f"training.methods={{mine: {row}}}")
+
+
 def test_the_generator_counts_by_content_not_by_place(mini: Mini, stand_in_weights: Path) -> None:
     before = keys(mini())
     moved = stand_in_weights.rename(stand_in_weights.with_name("moved"))
     assert keys(mini(f"generation.weights={moved}")) == before
-    (moved / "unet" / "config.json").write_text("changed")
+    (moved / "unet" / "config.json").write_text('{"changed": true}')
     assert keys(mini(f"generation.weights={moved}")) != before
 
 
@@ -77,16 +108,16 @@ def test_check_finds_what_would_fail_late(mini: Mini) -> None:
 def test_find_model_wants_a_segmenter(mini: Mini, tmp_path: Path) -> None:
     run = Run(mini())
     with pytest.raises(UserError, match=r"holds a config.json"):
-        stages.find_model(run, str(tmp_path))
+        find_model(run, str(tmp_path))
     with pytest.raises(UserError, match="no artifact's key starts"):
-        stages.find_model(run, "abcdef")
+        find_model(run, "abcdef")
     world = run.world
     assert world is not None
     with pytest.raises(UserError, match="is a 'world' artifact"):
-        stages.find_model(run, world.key)
+        find_model(run, world.key)
     (tmp_path / "segmenter").mkdir()
     (tmp_path / "segmenter" / "config.json").write_text("{}")
-    fingerprint, folder = stages.find_model(run, str(tmp_path))
+    fingerprint, folder = find_model(run, str(tmp_path))
     assert folder == tmp_path / "segmenter"
     (folder / "config.json").write_text("{ }")
-    assert stages.find_model(run, str(tmp_path))[0] != fingerprint
+    assert find_model(run, str(tmp_path))[0] != fingerprint

@@ -1,0 +1,113 @@
+"""`flexseg compare` and the gate of `flexseg evaluate --baseline`: which evaluations a name means, and what is said."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.bootstrap import Difference
+from evaluation.compare import Comparison, compare, regressions
+from pipeline.errors import UserError
+from pipeline.manifest import read_manifest
+from pipeline.store import Artifact, ArtifactStore
+
+SHOWN_SCENES = 5
+
+
+def evaluations(place: str, store: ArtifactStore) -> list[Path]:
+    """The folders of evaluations that `place` means: an evaluation's folder or key, or a run's folder or key.
+
+    A run has a row per method: `runs/toy:flex-seg` names one, of which all seeds are taken.
+    """
+    name, method = place, ""
+    if ":" in place and not Path(place).exists():
+        name, _, method = place.rpartition(":")
+    folder = Path(name)
+    if (folder / "evaluation.json").is_file():
+        return [folder]
+    if (folder / "report.json").is_file() and (folder / "manifest.json").is_file():
+        place_of_store = folder.resolve().parents[1]
+        return _rows_of_run(read_manifest(folder)["inputs"], method, place, ArtifactStore(place_of_store))
+    if folder.is_dir():
+        raise UserError(f"{name} holds neither an evaluation.json nor a run's report.json; give one of these folders")
+    artifact = store.open(name)
+    return (
+        _rows_of_run(artifact.manifest["inputs"], method, place, store)
+        if artifact.kind == "report"
+        else [_evaluation(artifact)]
+    )
+
+
+def _evaluation(artifact: Artifact) -> Path:
+    if artifact.kind != "evaluation":
+        raise UserError(
+            f"{artifact.key[:16]} is a {artifact.kind!r} artifact, wanted an 'evaluation' (its key or folder) or a run;"
+            " a segmenter is scored by flexseg evaluate CONFIG --model KEY"
+        )
+    return artifact.folder
+
+
+def _rows_of_run(inputs: dict[str, str], method: str, place: str, store: ArtifactStore) -> list[Path]:
+    """A report's inputs are named METHOD SEED KIND."""
+    rows: dict[str, list[str]] = {}
+    for name, key in inputs.items():
+        row, _, kind = name.rpartition(" ")
+        if kind == "evaluation":
+            rows.setdefault(row.rpartition(" ")[0], []).append(key)
+    if not method and len(rows) == 1:
+        method = next(iter(rows))
+    if method not in rows:
+        raise UserError(f"{place} is a run of several methods: name one of {', '.join(rows)} as FOLDER:METHOD")
+    return [store.open(key).folder for key in rows[method]]
+
+
+def regressed(before: Sequence[Path], after: Path, name: str, max_drop: float | None) -> bool:
+    """Prints how an evaluation compares with an earlier one; with a limit, one line per place where it fell below it.
+
+    Returns whether there is such a place.
+    """
+    comparison = compare(before, [after])
+    print_comparison(comparison, name, "this evaluation")
+    lines = [] if max_drop is None else regressions(comparison, max_drop)
+    for line in lines:
+        print(f"flexseg: {line}", file=sys.stderr)
+    return bool(lines)
+
+
+def print_comparison(comparison: Comparison, baseline: str, other: str) -> None:
+    """The table per domain, the scenes that changed most, and the answer in one line."""
+    console = Console()
+    table = Table(title=f"mIoU of {other} less that of {baseline}, in points, on the same images")
+    for heading in ("domain", "difference", "95% interval", "p", ""):
+        table.add_column(heading, justify="right" if heading in ("difference", "p") else "left", no_wrap=True)
+    for name, difference in comparison.domains.items():
+        table.add_row(name, *_cells(difference))
+    table.add_section()
+    table.add_row("mean", *_cells(comparison.mean))
+    console.print(table)
+    changes = [(abs(c.gain), domain, c) for domain, scenes in comparison.changes.items() for c in scenes]
+    for _, domain, change in sorted(changes, key=lambda entry: -entry[0])[:SHOWN_SCENES]:
+        console.print(
+            f"{domain} {change.id}: {100 * change.before:.1f}% of the pixels right, then {100 * change.after:.1f}%"
+        )
+    console.print(answer(comparison, baseline, other), soft_wrap=True)
+
+
+def answer(comparison: Comparison, baseline: str, other: str) -> str:
+    """Whether the difference is real, in one line."""
+    mean = comparison.mean
+    numbers = (
+        f"{100 * mean.difference:+.2f} mIoU over {len(comparison.domains)} domain(s), 95% interval"
+        f" {100 * mean.low:+.2f} to {100 * mean.high:+.2f}, p = {mean.p:.2g}"
+    )
+    if not mean.significant:
+        return f"No difference that could not be chance between {baseline} and {other}: {numbers}."
+    return f"{other} is {'better' if mean.difference > 0 else 'worse'} than {baseline}: {numbers}."
+
+
+def _cells(difference: Difference) -> Sequence[str]:
+    verdict = ("better" if difference.difference > 0 else "worse") if difference.significant else "not significant"
+    interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+    return f"{100 * difference.difference:+.2f}", interval, f"{difference.p:.2g}", verdict
