@@ -116,7 +116,7 @@ def data_table(findings: Sequence["Finding"]) -> Table:
             " to ".join(f"{width}×{height}" for height, width in finding.sizes),
             ", ".join(f"{name} {count:,}" for name, count in sorted(finding.conditions.items())),
             f"{finding.pixels.sum():,}",
-            ", ".join(missing) or "none",
+            "all" if len(missing) == len(CLASS_NAMES) else ", ".join(missing) or "none",
             f"{len(finding.problems):,}",
         )
     return table

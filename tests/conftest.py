@@ -1,6 +1,7 @@
 """What all tests share: one torch thread, no network, golden files. Read by pytest before any test module."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
