@@ -44,13 +44,14 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
     Exit code: 2 if files of the targets had to be skipped; the report lists them.
     """
     from flows.run import Run
-    from flows.settings import configure_prefect
+    from flows.settings import configure_prefect, start_server
     from flows.stages import check
     from pipeline.config.experiment import load_config
 
     settings = load_config(config, overrides)
     check(Run(settings))  # the flow checks too, but only after Prefect's server has started
     configure_prefect(settings.machine.store)
+    start_server()
     from flows.experiment import experiment
     from flows.summary import print_summary
 

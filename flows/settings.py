@@ -1,11 +1,12 @@
-"""Prefect's settings for a run without a Prefect server of its own. Must be called before prefect is imported."""
+"""Prefect for a run without a Prefect server of its own: its settings, and a temporary server."""
 
 import os
+import signal
 from pathlib import Path
 
 
 def configure_prefect(store: Path) -> None:
-    """Sets what the user has not set in the environment.
+    """Sets what the user has not set in the environment. Must be called before prefect is imported.
 
     Prefect's temporary server needs up to 50 s on two cores, minutes on busy ones, where Prefect waits 20 s. Its log
     level is raised because every failure leaves the flow as the exception itself, which Prefect would print twice more
@@ -24,3 +25,21 @@ def configure_prefect(store: Path) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def start_server() -> None:
+    """Starts Prefect's temporary server where no server is configured, deaf to Ctrl-C.
+
+    A terminal sends Ctrl-C to every process. Without its server an interrupted flow would try for minutes to report to
+    it. The signal stays blocked in the process that is started now; here it is delivered once the server runs.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is not None:
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
