@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -123,6 +124,7 @@ def _start(work: Work, device: str) -> Worker:
     spawn = multiprocessing.get_context("spawn")  # CUDA and threads survive no fork
     told, tells = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_work, args=(work, device, tells), daemon=True)
+    resource_tracker.ensure_running()  # before the signal is blocked: its own start unblocks it in Python 3.11
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the new process inherits it
     try:
         process.start()
