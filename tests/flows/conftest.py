@@ -41,7 +41,7 @@ MINI: dict[str, Any] = {
         "optimizer": {"warmup": 1},
     },
     "evaluation": {"keep_predictions": 1},
-    "machine": {"device": "cpu"},
+    "machine": {"device": "cpu", "generation_workers": 1},  # a process more costs 20 s of imports
 }
 
 
