@@ -74,7 +74,7 @@ class Stepper:
         self.network = Segmenter.create(self.config.network, 0).to(self.device).train()
         if self.config.precision == "bf16":  # as Accelerate does it
             half = torch.autocast(self.device.type, torch.bfloat16)(self.network.forward)
-            self.network.forward = convert_outputs_to_fp32(half)  # type: ignore[method-assign]  # it is the usual way
+            self.network.forward = convert_outputs_to_fp32(half)  # type: ignore[method-assign]  # mypy knows no wrapped forward; Accelerate sets it too
         self.state = StepState.create(self.config, self.method, self.network).to(self.device)
         self.optimizer, _ = build_optimizer(self.network, self.config.optimizer, self.config.iterations)
         self.drawer = Drawer(self.config, self.method, 0, (25_000,), None)

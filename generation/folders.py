@@ -10,6 +10,7 @@ from generation import hub
 from pipeline.config.weights import GeneratorParts
 from pipeline.errors import UserError
 from pipeline.labels import NUM_CLASSES
+from pipeline.manifest import file_sha256
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -80,8 +81,7 @@ def _sha256(path: Path) -> str:
     name = path.resolve().name
     if path.is_symlink() and re.fullmatch("[0-9a-f]{64}", name):
         return name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _whole(weights: str) -> Folders:

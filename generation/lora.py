@@ -1,11 +1,11 @@
 """LoRA weights of the prior U-Net, for instance those that need few steps."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generation import hub
 from pipeline.errors import UserError
+from pipeline.manifest import file_sha256
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -40,7 +40,7 @@ def lora_file(lora: str) -> Path:
 
 def lora_fingerprint(lora: str) -> str:
     """sha256 of the LoRA's file: a generated data set's key depends on it."""
-    return hashlib.sha256(lora_file(lora).read_bytes()).hexdigest()
+    return file_sha256(lora_file(lora))
 
 
 def merge_lora(unet: "UNet2DConditionModel", lora: str, scale: float) -> None:

@@ -13,6 +13,7 @@ from generation.networks import (
     build_unet,
     build_vae,
 )
+from pipeline.config.generation import GenerationConfig
 from pipeline.config.weights import PriorTraining, VaeTraining
 from pipeline.labels import CLASS_NAMES
 
@@ -44,3 +45,12 @@ def write_tiny_generator(folder: Path) -> Path:
             requires_safety_checker=False,
         ).save_pretrained(folder)
     return folder
+
+
+def tiny_generation(weights: Path, **changes: object) -> GenerationConfig:
+    """Five images of 64x32 px in three shards, from the generator in `weights`; `changes` are keys of the section."""
+    settings = {
+        "weights": str(weights), "counts": {"sunny": 3, "night": 2}, "size": (32, 64), "steps": 2, "batch_size": 2,
+        "shard_size": 2, "rare_class_pixels": 100, **changes,
+    }  # fmt: skip
+    return GenerationConfig.model_validate(settings)

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from evaluation import pretrained
-from evaluation.inference import Prediction, input_size, input_text, predictor, sliding_logits
+from evaluation.inference import Network, Prediction, input_size, input_text, predictor, sliding_logits
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import UserError
 from pipeline.labels import CLASS_NAMES, NUM_CLASSES
@@ -36,9 +36,9 @@ def local(image: torch.Tensor) -> torch.Tensor:
 
 
 def run(
-    network: object, images: np.ndarray, config: EvaluationConfig, size: tuple[int, int], batch: int = 3
+    network: Network, images: np.ndarray, config: EvaluationConfig, size: tuple[int, int], batch: int = 3
 ) -> Prediction:
-    return predictor(network, config, CPU, batch)(images, size)  # type: ignore[arg-type]  # object: any network
+    return predictor(network, config, CPU, batch)(images, size)
 
 
 def test_labels_and_confidence_are_those_of_the_softmax() -> None:

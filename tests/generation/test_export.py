@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.labels import IGNORE
 from pipeline.records import Box, GenerationRequest
 from pipeline.store import ArtifactStore, Stage
+from tests.tracks import interrupted_after
 
 SCORES = (0.2, 0.5, 0.9, 0.7)
 
@@ -93,14 +94,8 @@ def test_an_interrupted_export_continues(tmp_path: Path) -> None:
     write_images(tmp_path / "set")
     export(tmp_path / "set", tmp_path / "whole")
 
-    def interrupted(items, **options):  # type: ignore[no-untyped-def]  # a Track that fails
-        for k, item in enumerate(items):
-            if k == 2:
-                raise KeyboardInterrupt
-            yield item
-
     with pytest.raises(KeyboardInterrupt):
-        export(tmp_path / "set", tmp_path / "resumed", progress=interrupted)
+        export(tmp_path / "set", tmp_path / "resumed", progress=interrupted_after(2))
     first = tmp_path / "resumed/images/night-000000.png"
     made = first.stat().st_mtime_ns
     export(tmp_path / "set", tmp_path / "resumed")

@@ -21,20 +21,13 @@ from generation.models import load_generator
 from generation.plan import plan, plan_text, read_plan
 from generation.schedulers import starting_noise
 from generation.shards import WORK
-from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
+from tests.tiny import tiny_generation
+from tests.tracks import interrupted_after
 
 MACHINE = Machine(device="cpu", generation_workers=1)
-
-
-def config(weights: Path, **changes: object) -> GenerationConfig:
-    settings = {
-        "weights": str(weights), "counts": {"sunny": 3, "night": 2}, "size": (32, 64), "steps": 2, "batch_size": 2,
-        "shard_size": 2, "rare_class_pixels": 100, **changes,
-    }  # fmt: skip
-    return GenerationConfig.model_validate(settings)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -43,7 +36,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
-    settings = config(tiny_weights)
+    settings = tiny_generation(tiny_weights)
     requests = plan(settings, scenes)
     generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
     rows = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
@@ -68,18 +61,12 @@ def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene]
 
 
 def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
-    settings = config(tiny_weights)
+    settings = tiny_generation(tiny_weights)
     requests = plan(settings, scenes)
     generate(settings, requests, scenes, tmp_path / "whole", machine=MACHINE)
 
-    def interrupted(items, **options):  # type: ignore[no-untyped-def]  # a Track that fails
-        for k, item in enumerate(items):
-            if k == 2:
-                raise KeyboardInterrupt
-            yield item
-
     with pytest.raises(KeyboardInterrupt):
-        generate(settings, requests, scenes, tmp_path / "resumed", machine=MACHINE, progress=interrupted)
+        generate(settings, requests, scenes, tmp_path / "resumed", machine=MACHINE, progress=interrupted_after(2))
     first = tmp_path / "resumed/data/train-00000-of-00003.parquet"
     made = first.stat().st_mtime_ns
     assert [p.name for p in first.parent.iterdir()] == [first.name]
@@ -91,7 +78,7 @@ def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes
 def test_joining_paints_what_is_left_and_leaves_the_rest_to_the_other_call(
     tiny_weights: Path, scenes: list[Scene], tmp_path: Path
 ) -> None:
-    settings = config(tiny_weights)
+    settings = tiny_generation(tiny_weights)
     requests = plan(settings, scenes)
     generate(settings, requests, scenes, tmp_path / "whole", machine=MACHINE)
     (tmp_path / "joined" / WORK).mkdir(parents=True)
@@ -105,16 +92,16 @@ def test_joining_paints_what_is_left_and_leaves_the_rest_to_the_other_call(
 
 
 def test_another_plan_in_the_folder_is_refused(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
-    settings = config(tiny_weights)
+    settings = tiny_generation(tiny_weights)
     (tmp_path / "set").mkdir()
-    (tmp_path / "set/plan.jsonl").write_text(plan_text(plan(config(tiny_weights, seed=1), scenes)))
+    (tmp_path / "set/plan.jsonl").write_text(plan_text(plan(tiny_generation(tiny_weights, seed=1), scenes)))
     with pytest.raises(UserError, match="of another plan"):
         generate(settings, plan(settings, scenes), scenes, tmp_path / "set", machine=MACHINE)
-    assert read_plan(tmp_path / "set") == plan(config(tiny_weights, seed=1), scenes)
+    assert read_plan(tmp_path / "set") == plan(tiny_generation(tiny_weights, seed=1), scenes)
 
 
 def test_threads_are_given_back(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
-    settings = config(tiny_weights)
+    settings = tiny_generation(tiny_weights)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -128,7 +115,7 @@ def test_threads_are_given_back(tiny_weights: Path, scenes: list[Scene], tmp_pat
 
 
 def test_denoising_equals_the_pipeline_of_diffusers(tiny_weights: Path) -> None:
-    settings = config(tiny_weights, steps=3, guidance=4.0)
+    settings = tiny_generation(tiny_weights, steps=3, guidance=4.0)
     generator = load_generator(str(tiny_weights), torch.device("cpu"))
     label = np.random.default_rng(0).choice(np.array([0, 10, 13, 255], np.uint8), (2, 32, 64))
     prompts = ["a sunny road", "night, car"]
@@ -149,7 +136,7 @@ def test_the_mask_matters_and_the_prior_can_start_alone(tiny_weights: Path) -> N
     text = torch.stack([generator.embed([""]), generator.embed(["road"])])
     road, sky = (torch.from_numpy(one_hot(np.full((1, 32, 64), c, np.uint8))) for c in (0, 10))
     painted = {
-        (name, start): denoise(generator, noise, condition, text, config(tiny_weights, control_start=start))
+        (name, start): denoise(generator, noise, condition, text, tiny_generation(tiny_weights, control_start=start))
         for name, condition in (("road", road), ("sky", sky))
         for start in (0.0, 1.0)
     }
@@ -183,7 +170,7 @@ def test_damaged_weights_are_one_line(tiny_weights: Path, tmp_path: Path) -> Non
 
 
 def test_a_size_that_the_network_cannot_make(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
-    settings = config(tiny_weights, size=(30, 60))
+    settings = tiny_generation(tiny_weights, size=(30, 60))
     with pytest.raises(UserError, match="multiples of 8 px"):
         generate(settings, plan(settings, scenes), scenes, tmp_path, machine=MACHINE)
 
@@ -191,7 +178,7 @@ def test_a_size_that_the_network_cannot_make(tiny_weights: Path, scenes: list[Sc
 def test_images_are_png_with_exact_labels(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
     import pyarrow.parquet
 
-    settings = config(tiny_weights)
+    settings = tiny_generation(tiny_weights)
     generate(settings, plan(settings, scenes), scenes, tmp_path, machine=MACHINE)
     row = pyarrow.parquet.read_table(tmp_path / "data/train-00000-of-00003.parquet").to_pylist()[0]
     assert Image.open(io.BytesIO(row["image"]["bytes"])).format == "PNG"

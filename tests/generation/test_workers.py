@@ -18,26 +18,19 @@ from generation import shards, workers
 from generation.generate import generate
 from generation.plan import plan
 from generation.shards import Shard, claimed, split
-from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.manifest import file_table
 from pipeline.records import Box, GenerationRequest
 from pipeline.store import ArtifactStore, Stage
+from tests.tiny import tiny_generation
+from tests.tracks import counting
 from tests.workloads import defect, die, forever, mistake, writing
 
 ROOT = Path(__file__).parents[2]
 
 ONE = Machine(device="cpu", generation_workers=1)
-
-
-def config(weights: Path, **changes: object) -> GenerationConfig:
-    settings = {
-        "weights": str(weights), "counts": {"sunny": 3, "night": 2}, "size": (32, 64), "steps": 2, "batch_size": 2,
-        "shard_size": 2, "rare_class_pixels": 100, **changes,
-    }  # fmt: skip
-    return GenerationConfig.model_validate(settings)
 
 
 def made(folder: Path) -> dict[str, tuple[int, int]]:
@@ -88,7 +81,7 @@ def test_who_joined_stops_when_the_other_call_has_finished_the_data_set(
     folder = empty[0].path.parents[1]
     shutil.rmtree(folder / shards.WORK)
     shutil.rmtree(folder / "data")  # it was renamed
-    assert list(shards.paint_shards(empty, config(Path("none")), scenes, "cpu")) == []
+    assert list(shards.paint_shards(empty, tiny_generation(Path("none")), scenes, "cpu")) == []
 
 
 def test_processes_share_the_work_and_replace_their_dead(empty: list[Shard], capfd: pytest.CaptureFixture[str]) -> None:
@@ -157,19 +150,13 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bytes_do_not_depend_on_the_number_of_processes(
     tiny_weights: Path, scenes: list[Scene], tmp_path: Path
 ) -> None:
-    settings = config(tiny_weights, counts={"sunny": 7, "night": 4})
+    settings = tiny_generation(tiny_weights, counts={"sunny": 7, "night": 4})
     requests = plan(settings, scenes)
-    ticks = []
-
-    def counting(items, **options):  # type: ignore[no-untyped-def]  # a Track that counts
-        for item in items:
-            ticks.append(item)
-            yield item
-
+    ticks: list[object] = []
     tables = []
     for number in (1, 2, 3):
         machine = Machine(device="cpu", generation_workers=number)
-        generate(settings, requests, scenes, tmp_path / str(number), machine=machine, progress=counting)
+        generate(settings, requests, scenes, tmp_path / str(number), machine=machine, progress=counting(ticks))
         tables.append(file_table(tmp_path / str(number)))
     assert tables[0] == tables[1] == tables[2] and len(tables[0]) == 6 + 3  # shards; plan, card and picture
     assert len(ticks) == 3 * 11
@@ -204,7 +191,7 @@ class CannyDetector:
 @pytest.mark.timeout(3000)  # 12 starts of torch and diffusers: minutes each on a busy machine
 def test_killed_at_20_random_moments_and_resumed(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
     """Ten times one of two painting processes is killed and, a moment later, the whole process group."""
-    settings = config(tiny_weights, counts={"sunny": 120, "night": 120}, steps=8, shard_size=4)
+    settings = tiny_generation(tiny_weights, counts={"sunny": 120, "night": 120}, steps=8, shard_size=4)
     (tmp_path / "controlnet_aux.py").write_text(QUICK_DETECTOR)  # beside job.py, so it is found first
     job = tmp_path / "job.pickle"
     job.write_bytes(pickle.dumps((settings, plan(settings, scenes), scenes)))

@@ -1,7 +1,6 @@
 """Toy town: determinism, labels, what each weather does, and the layout on disk."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +30,7 @@ from pipeline.toytown.render import SOURCE_CITY
 from pipeline.toytown.scene import draw_scene
 from pipeline.toytown.style import GAME, TARGET, shade
 from pipeline.toytown.weather import render
+from tests.tracks import interrupted_after
 
 SIZE = (96, 192)
 ID = {name: k for k, name in enumerate(CLASS_NAMES)}
@@ -177,14 +177,6 @@ def test_no_photometric_change_makes_a_weather_of_the_sun(weather: str) -> None:
     assert left.std() > 12
 
 
-def counted(items: Iterable[T], /, *, total: int, description: str, done: int = 0, **options: object) -> Iterator[T]:
-    """A progress function that stops after three items, as Ctrl-C would."""
-    for number, item in enumerate(items):
-        if number == 3:
-            raise KeyboardInterrupt
-        yield item
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -214,7 +206,7 @@ def test_an_interrupted_world_is_continued_and_ends_with_the_same_bytes(tmp_path
     config = ToyTown(source_images=4, target_images=1, size=(32, 64))
     write_world(config, tmp_path / "whole", silent)
     with pytest.raises(KeyboardInterrupt):
-        write_world(config, tmp_path / "resumed", counted)
+        write_world(config, tmp_path / "resumed", interrupted_after(3))
     finished = contents(tmp_path / "resumed")
     assert len(finished) == 6
     times = {name: (tmp_path / "resumed" / name).stat().st_mtime_ns for name in finished}
