@@ -1,0 +1,132 @@
+"""An experiment and its parts: plan, train, evaluate, compare."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import ConfigArgument, SetOption, load
+from pipeline.errors import UserError
+
+
+def run(config: ConfigArgument, overrides: SetOption = []) -> None:
+    """Run the whole experiment: generate, train every method, evaluate, report. Finished stages come from the cache.
+
+    Exit code: 2 if files of the targets had to be skipped; the report lists them.
+    """
+    from flows.run import Run
+    from flows.settings import configure_prefect, start_server
+    from flows.stages import check
+    from pipeline.config.experiment import load_config
+
+    settings = load_config(config, overrides)
+    check(Run(settings))  # the flow checks too, but only after Prefect's server has started
+    configure_prefect(settings.machine.store)
+    start_server()
+    from flows.experiment import experiment
+    from flows.summary import print_summary
+
+    if not print_summary(experiment(settings)):
+        sys.exit(2)
+
+
+def plan(
+    config: ConfigArgument,
+    overrides: SetOption = [],
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Write the list of all images to this new file.")
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Paint one batch to see how long it takes.")] = False,
+) -> None:
+    """Print what would be generated, how long that takes and what the cache holds, before anything long is started."""
+    if write is not None and write.exists():
+        raise UserError(f"--write {write} is there already; name a new file")
+    from flows import stages
+    from flows.summary import print_plan
+
+    run = load(config, overrides)
+    print_plan(run, measure=measure)
+    if write is not None:
+        write.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(stages.planned(run).folder / "plan.jsonl", write)
+
+
+def train(
+    config: ConfigArgument,
+    method: Annotated[str, typer.Option(help="A method of the config's training.methods, for instance flex-seg.")],
+    seed: Annotated[int, typer.Option(help="Seed of weights, crops and order.")] = 0,
+    overrides: SetOption = [],
+) -> None:
+    """Train one segmenter (generating its images first if the method uses them). Prints the model's folder."""
+    from flows import stages
+    from training.pretrained import check_pretrained
+
+    run = load(config, overrides)
+    uses_images = "generated" in stages.segmenter_recipe(run, method, seed).inputs
+    check_pretrained(run.config.training.of(run.config.training.methods[method]).network)
+    stages.labels(run)
+    images = stages.generated(run) if uses_images else None
+    print(stages.segmenter(run, method, seed, images).folder / "segmenter")
+
+
+def evaluate(
+    config: ConfigArgument,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER_OR_KEY",
+            help="A trained segmenter's folder or key in the store, or a transformers model's folder or Hub name.",
+        ),
+    ],
+    overrides: SetOption = [],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="FOLDER_OR_KEY", help="An earlier evaluation to compare with.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Exit 3 if mIoU fell by more, and significantly, anywhere.", min=0),
+    ] = None,
+) -> None:
+    """Score a segmenter on the target data sets of a config: mIoU, per class, boundary and interior error.
+
+    Exit code: 2 if files had to be skipped, 3 if the baseline is significantly better.
+    """
+    if max_drop is not None and baseline is None:
+        raise UserError(
+            "--max-drop says how far mIoU may fall: add --baseline, the evaluation that it is compared with"
+        )
+    from flows import stages
+    from flows.comparison import evaluations, regressed
+    from flows.models import find_model
+    from flows.summary import print_evaluation
+
+    run = load(config, overrides)
+    key, folder = find_model(run, model)
+    before = evaluations(baseline, run.store) if baseline is not None else []
+    evaluation = stages.evaluation(run, key, folder)
+    complete = print_evaluation(evaluation)
+    if baseline is not None and regressed(before, evaluation.folder, baseline, max_drop):
+        sys.exit(3)
+    if not complete:
+        sys.exit(2)
+
+
+def compare(
+    baseline: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="The key or folder of an evaluation, or of a run with the method: runs/toy:flex-seg"
+        ),
+    ],
+    other: Annotated[str, typer.Argument(metavar="B", help="What is compared with it, named alike.")],
+    store: Annotated[Path, typer.Option(metavar="DIR", help="The store that keys are looked up in.")] = Path("cache"),
+) -> None:
+    """Say whether B is really better than A: difference in mIoU per target with 95% interval and p-value."""
+    from evaluation.compare import compare as compare_folders
+    from flows.comparison import evaluations, print_comparison
+    from pipeline.store import ArtifactStore
+
+    folders = [evaluations(place, ArtifactStore(store)) for place in (baseline, other)]
+    print_comparison(compare_folders(*folders), baseline, other)

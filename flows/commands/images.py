@@ -1,0 +1,58 @@
+"""Generated images."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import ConfigArgument, SetOption, load
+from pipeline.errors import UserError
+
+
+def generate(
+    config: ConfigArgument,
+    overrides: SetOption = [],
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the finished data set to this new folder.")
+    ] = None,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Help a 'flexseg generate' of this config, here or on a machine with this store."),
+    ] = False,
+) -> None:
+    """Generate the stylized images of a config: a Hugging Face dataset folder (parquet with images and labels)."""
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output} exists and is not an empty folder; name a new folder")
+    from flows import stages
+
+    run = load(config, overrides)
+    _ = run.weights_key
+    if join:
+        stages.join_generation(run)
+        return
+    stages.class_statistics(run, run.source)
+    images = stages.generated(run)
+    if output is not None:
+        shutil.copytree(images.folder, output, dirs_exist_ok=True)
+    print(f"{(output or images.folder).absolute()}")
+
+
+def export(
+    images: Annotated[
+        str, typer.Argument(metavar="KEY_OR_FOLDER", help="Generated images: their key in the store, or their folder.")
+    ],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or one of an interrupted export.")],
+    minimum_alignment: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Leave out images whose alignment is lower.", min=0, max=1)
+    ] = None,
+    store: Annotated[Path, typer.Option(metavar="DIR", help="The store that the key is looked up in.")] = Path("cache"),
+) -> None:
+    """Write generated images as the folders that DAFormer's, HRDA's and DGInStyle's code train from."""
+    from generation.export import export as export_images
+    from pipeline.progress import bar
+    from pipeline.store import ArtifactStore
+
+    folder = Path(images) if Path(images).is_dir() else ArtifactStore(store).open(images).folder
+    count = export_images(folder, to, minimum_alignment, progress=bar)
+    print(f"{count} images in {to.absolute()}")

@@ -1,0 +1,53 @@
+"""Checkpoints of others, and the generator's weights."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import ConfigArgument, SetOption, load
+from pipeline.errors import UserError
+
+
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="DAFormer or HRDA in mmseg's naming: .pth or .safetensors.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the segmenter.")],
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Take the teacher of a domain adaptation run, not the student.")
+    ] = False,
+) -> None:
+    """Bring a published checkpoint into our layout, for flexseg evaluate --model DIR."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output} exists and is not an empty folder; name a new folder")
+    from training.interop import load_mmseg
+
+    load_mmseg(checkpoint, teacher=teacher).save_pretrained(output)
+    print(output.absolute())
+
+
+def weights_train(
+    config: ConfigArgument,
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the weights go (diffusers layout); one of before is continued.")
+    ],
+    overrides: SetOption = [],
+    ship: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write toy town's half-precision set with its card there too.")
+    ] = None,
+) -> None:
+    """Train a generator's weights by the config's 'weights' section: source U-Net and ControlNet, the prior too if
+    it is not a published one. Under torchrun or accelerate launch the processes share the fine-tuning."""
+    from flows.weights import train_weights
+
+    train_weights(load(config, overrides), output, ship=ship)
+    print((ship or output).absolute())
+
+
+def weights_measure(config: ConfigArgument, overrides: SetOption = []) -> None:
+    """Measure a generator on toy town: an oracle segmenter and a weather classifier read its images."""
+    from flows.quality import quality
+    from flows.summary import print_quality
+
+    print_quality(quality(load(config, overrides)))
