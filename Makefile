@@ -16,8 +16,8 @@ demo: install ## install, then the main job: label maps -> images -> segmenters 
 install: $(VENV)/.installed ## make .venv from requirements.lock, hashes checked
 
 ##@ Develop
-test: install ## the quick tests
-	@$(BIN)/pytest -m "not slow"
+test: install ## the quick tests, in two processes
+	@$(BIN)/pytest -m "not slow" --numprocesses=2 --dist=loadfile
 
 test-slow: install ## the slow tests
 	@$(BIN)/pytest -m slow
@@ -25,25 +25,38 @@ test-slow: install ## the slow tests
 coverage: install ## the quick tests with the lines that they leave out
 	@$(BIN)/pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
 
-check: install ## lint, format, types, import rules
+check: install check-manifests ## lint, format, types, import rules, the files in docker/
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+check-manifests: install ## the files in docker/ against their schemas, as far as that goes without a cluster
+	@$(BIN)/hadolint docker/Dockerfile
+	@$(BIN)/shellcheck docker/slurm/flexseg.sbatch .ci/run
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	@$(BIN)/python -m tests.docker.manifests
+	@compose=; docker compose version >/dev/null 2>&1 && compose="docker compose"; \
+	[[ -n $$compose ]] || ! command -v docker-compose >/dev/null || compose=docker-compose; \
+	if [[ -n $$compose ]]; then \
+		DATABASE_PASSWORD=x OBJECTS_USER=x OBJECTS_PASSWORD=x $$compose --file docker/compose.yaml config --quiet; \
+	else \
+		echo "docker/compose.yaml: valid by its schema; no docker compose here that would read it"; \
+	fi
 
 format: install ## apply the format and the safe lint fixes
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/ruff format $(CODE)
 
 lock: install ## write requirements.lock anew from pyproject.toml; versions stay where they may
-	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --quiet -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra kubernetes --group dev --universal --generate-hashes --quiet -o requirements.lock
 
 clean: ## remove what tools left behind; .venv, cache/ and runs/ stay
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 
 help: ## this list
-	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
 # --- installation ---------------------------------------------------------------------------------------------------
@@ -74,4 +87,4 @@ $(BIN)/python:
 		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null; }
 	@$(PYTHON) -m venv --without-pip $(VENV)
 
-.PHONY: demo install test test-slow coverage check format lock clean help
+.PHONY: demo install test test-slow coverage check check-manifests format lock clean help

@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one line that says what came, what was wanted and the way out. The command line prints it
     without a traceback and exits with code 2; every other exception is a defect of ours and keeps its traceback.
     """
+
+
+class StoreUnavailableError(UserError):
+    """The remote store did not answer for long. Nothing is lost; the same call may succeed later."""

@@ -1,5 +1,6 @@
 """Progress bars with rate and ETA, the same everywhere."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -7,6 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
+
+OnProgress = Callable[[str, int, int], None]
+"""Hears (description, done, total) of a loop from time to time."""
+TELL_EVERY_S = 5.0
 
 
 class Track(Protocol):
@@ -49,6 +54,25 @@ def bar(
             speed = progress.tasks[task].speed
             if speed:
                 progress.update(task, rate=f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+
+
+def telling(on_progress: OnProgress) -> Track:
+    """`bar` that also tells `on_progress` how far it is: every few seconds, and at the end of a long loop."""
+
+    def track(
+        items: Iterable[T], /, *, total: int, description: str, done: int = 0, note: Callable[[], str] = str
+    ) -> Iterator[T]:
+        told = start = time.monotonic()
+        for item in bar(items, total=total, description=description, done=done, note=note):
+            yield item
+            done += 1
+            if time.monotonic() - told >= TELL_EVERY_S:
+                told = time.monotonic()
+                on_progress(description, done, total)
+        if told > start:
+            on_progress(description, done, total)
+
+    return track
 
 
 def duration(seconds: float) -> str:

@@ -42,6 +42,11 @@ class EvaluationConfig(Section):
     baseline: str | None = None
     """Method or model that the report compares all others with; null: the first method."""
 
+    @property
+    def widths(self) -> list[int]:
+        """All widths at which boundary and interior errors are taken, px, ascending."""
+        return sorted({self.band, *self.curve})
+
     @model_validator(mode="after")
     def _windows_cover_the_image(self) -> Self:
         if self.stride is not None and self.window is None:

@@ -52,6 +52,8 @@ class GenerationConfig(Section):
         "night": 1000,
     }
     """Images of each condition: DGInStyle's 3,000 plain, 3,000 adverse (split evenly: ours) and 1,000 night."""
+    after: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Images of each condition that exist already: the numbering goes on behind them, and so none is made twice."""
     prompt: str = "A city street scene with {classes}, in {weather} weather."
     plain_prompt: str = "A city street scene with {classes}."
     class_separator: str = ", "

@@ -12,13 +12,27 @@ class Machine(Section):
     """Paths and devices. The same experiment gives the same artifacts under another `Machine`."""
 
     store: Path = Path("cache")
-    """The artifact store's folder."""
+    """The artifact store's folder: on this machine, or on a file system that several machines share."""
+    remote: str | None = None
+    """An object store that several machines share, as fsspec names it (s3://bucket/folder). Finished artifacts come
+    from there and go there; `store` is then this machine's copy. Credentials come from the environment."""
+    lease: Annotated[float, Field(gt=0)] = 60
+    """Seconds after which a machine that no longer renews its lock in `remote` counts as dead."""
+    executor: Literal["local", "ray"] = "local"
+    """`local`: processes on this machine, one per device. `ray`: the cluster at RAY_ADDRESS, else the one that runs on
+    this machine."""
+    retries: Annotated[int, Field(ge=0)] = 0
+    """Times that a flow tries a stage again after an error that is not the user's (a lost node, a store that does not
+    answer), after 10 s, 20 s, 40 s and so on. What the stage had finished is kept."""
+    timeout_hours: dict[Literal["generated", "segmenter", "evaluation"], Annotated[float, Field(gt=0)]] = {}
+    """Hours after which a flow ends a stage with all its processes; a retry continues it."""
     output: Path = Path("runs")
     """Where `flexseg run` puts a link to the finished report."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    generation_workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
-    """Processes that paint shards of a generated data set; `auto` is one per GPU, or one per core and 4 at most
-    without a GPU. The data set's bytes do not depend on it."""
+    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Processes that share the work of one stage, each with the networks in memory: they paint shards of a generated
+    data set or score parts of the targets. `auto` is one per GPU; without a GPU one per core, 4 at most, to paint, and
+    one to score, which uses `evaluation_batch` cores. No artifact's bytes depend on it."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that load and crop training images for each training process; 0 loads in that process itself."""
     processes: Annotated[int, Field(gt=0)] = 1
@@ -29,4 +43,5 @@ class Machine(Section):
     tracker: Literal["tensorboard", "wandb"] | None = "tensorboard"
     """Where losses go besides log.jsonl: event files in the run's folder `tracking`, or Weights & Biases."""
     evaluation_batch: Annotated[int, Field(gt=0)] = 4
-    """Images of one size, or sliding windows, that a segmenter sees at once when it is scored: bounds the memory."""
+    """Images of one size, or sliding windows, that a segmenter sees at once when it is scored: bounds the memory.
+    Without a GPU it sees them one by one, in as many threads, a core each."""
