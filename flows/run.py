@@ -44,7 +44,8 @@ class Run:
     def __init__(self, config: ExperimentConfig, progress: Track = silent) -> None:
         self.config = config
         self.progress = progress
-        self.store = ArtifactStore(config.machine.store, self._note)
+        machine = config.machine
+        self.store = ArtifactStore(machine.store, self._note, remote=machine.remote, lease=machine.lease)
         self.history: list[tuple[Event, Artifact]] = []
         self._encoder_keys: dict[str, str] = {}
 

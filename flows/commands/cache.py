@@ -1,0 +1,169 @@
+"""The artifact store: what is in it, whether it is whole, and deleting what nobody needs."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.inventory import Entry
+    from pipeline.remote import Remote
+
+StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="The local store.")]
+RemoteOption = Annotated[str | None, typer.Option("--remote", metavar="URL", help="The store that machines share.")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="CONFIG", help="Take both from a config's machine section.")
+]
+LOCAL = Path("cache")
+
+
+def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
+    """Print every artifact: stage, key, size, when it was made and how long that took, where it is, who builds it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.progress import duration
+
+    places = _entries(*_places(store, remote, config))
+    table = Table()
+    for heading in ("stage", "key", "where", "size", "made", "took", "state"):
+        table.add_column(heading, justify="right" if heading in {"size", "took"} else "left", no_wrap=True)
+    for name in sorted({entry.name for entry in places}):
+        found = [entry for entry in places if entry.name == name]
+        finished = [entry for entry in found if entry.manifest]
+        for group in (finished, [entry for entry in found if not entry.manifest]):
+            if not group:
+                continue
+            first, manifest = group[0], group[0].manifest
+            state = "" if manifest else f"unfinished, {max(entry.parts for entry in group)} parts"
+            owner = ", ".join(f"built by {entry.owner}" for entry in group if entry.owner)
+            table.add_row(
+                first.stage,
+                first.digits,
+                "both" if len(group) == 2 else first.where,
+                _bytes(max(entry.size for entry in group)),
+                manifest["finished"][:16].replace("T", " ") if manifest else "",
+                duration(manifest["seconds"]) if manifest else "",
+                ", ".join(filter(None, (state, owner))),
+            )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for where in ("local", "remote"):
+        own = [entry for entry in places if entry.where == where]
+        if own:
+            print(f"{where}: {len(own)} artifacts, {_bytes(sum(entry.size for entry in own))}")
+
+
+def cache_verify(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
+    """Read every file of every finished artifact and compare its sha256. One line per damage; exit code 2 if any."""
+    from pipeline.errors import UserError
+    from pipeline.manifest import verify_files
+    from pipeline.progress import bar
+    from pipeline.remote import Remote
+    from pipeline.sharing import SharedArtifact
+
+    finished = [entry for entry in _entries(*_places(store, remote, config)) if entry.manifest]
+    damaged = []
+    for entry in bar(finished, total=len(finished), description="Verifying artifacts"):
+        try:
+            if isinstance(entry.place, Remote):
+                with tempfile.TemporaryDirectory() as scratch:
+                    shared = SharedArtifact(entry.place, entry.name, entry.digits)
+                    damaged += shared.verify(Path(scratch))[:1]
+            elif entry.manifest:
+                verify_files(entry.place / entry.name, entry.manifest)
+        except UserError as error:
+            damaged.append(str(error))
+    for line in damaged:
+        print(f"flexseg: {line}", file=sys.stderr)
+    print(f"{len(finished) - len(damaged)} of {len(finished)} artifacts are whole")
+    if damaged:
+        sys.exit(2)
+
+
+def cache_prune(
+    *,
+    keep_run: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Delete what runs of this name (or key) do not need. Repeatable.")
+    ] = [],
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="Delete what is older.")] = None,
+    unfinished: Annotated[bool, typer.Option(help="Delete the parts of builds that were broken off.")] = False,
+    stage: Annotated[list[str], typer.Option(metavar="STAGE", help="Only artifacts of this stage. Repeatable.")] = [],
+    yes: Annotated[bool, typer.Option("--yes", help="Really delete; else only show.")] = False,
+    lease: Annotated[float, typer.Option(metavar="S", help="The machine.lease of those who build.")] = 60,
+    store: StoreOption = LOCAL,
+    remote: RemoteOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show, and with --yes delete, what is not needed. With --remote there too.
+
+    Never what is being built, registered models, nor what anything that stays was made from. With --keep-run and
+    --older-than an artifact goes if both say so.
+    """
+    from pipeline.errors import UserError
+    from pipeline.inventory import abandoned, age_in_days, delete, needed_by, runs_named
+
+    if not keep_run and older_than is None and not unfinished:
+        raise UserError("say what to delete: --keep-run NAME, --older-than DAYS or --unfinished")
+    places = _places(store, remote, config)
+    entries = _entries(*places)
+    needed = needed_by(entries, [*runs_named(entries, keep_run), *_registered(*places, entries)])
+    finished = [entry for entry in entries if entry.manifest and (keep_run or older_than is not None)]
+    going = {
+        entry.name
+        for entry in finished
+        if entry.name not in needed and age_in_days(entry) >= (older_than or 0) and (not stage or entry.stage in stage)
+    }
+    kept = needed_by(entries, [entry for entry in entries if entry.manifest and entry.name not in going])
+    gone = [entry for entry in finished if entry.name in going - kept and not entry.owner]
+    if unfinished:
+        left = [entry for entry in entries if not entry.manifest and (not stage or entry.stage in stage)]
+        dead = abandoned(left, lease)
+        gone += [entry for entry in left if not entry.owner or (entry.where == "remote" and entry.name in dead)]
+    for entry in gone:
+        deleted = delete(entry) if yes else False
+        kind = "" if entry.manifest else "unfinished "
+        what = "deleted" if deleted else ("is being built, kept" if yes else "would go")
+        print(f"{what}: {kind}{entry.name} ({entry.where}, {_bytes(entry.size)})")
+    total = _bytes(sum(entry.size for entry in gone))
+    print(f"{len(gone)} artifacts, {total}" + ("" if yes or not gone else ": repeat with --yes to delete them"))
+
+
+def _places(store: Path, remote: str | None, config: str | None) -> tuple[Path, "Remote | None"]:
+    from pipeline.remote import Remote
+
+    if config is not None:
+        from pipeline.config.experiment import load_config
+
+        machine = load_config(config, []).machine
+        store, remote = machine.store, remote or machine.remote
+    return store, Remote(remote) if remote else None
+
+
+def _registered(store: Path, remote: "Remote | None", entries: "list[Entry]") -> "list[Entry]":
+    """Registered models and their baselines."""
+    from flows.registered import registered
+    from pipeline.errors import UserError
+    from pipeline.store import ArtifactStore
+
+    try:
+        models = registered(ArtifactStore(store, remote=remote.url if remote else None))
+    except UserError:  # none is registered
+        return []
+    names = [Path(place).resolve().name for model in models for place in (model.model, model.baseline) if place]
+    return [entry for entry in entries if entry.manifest and entry.manifest["key"].startswith(tuple(names))]
+
+
+def _entries(store: Path, remote: "Remote | None") -> "list[Entry]":
+    from pipeline.inventory import local_entries, remote_entries
+
+    return [*local_entries(store), *(remote_entries(remote) if remote else ())]
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
