@@ -25,10 +25,12 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from benchmarks.record import record
-from evaluation.evaluate import Loaded, evaluate, load_scene
-from evaluation.inference import Network, input_size, predictor
+from evaluation.evaluate import evaluate
+from evaluation.inference import Network, Predict, input_size, predictor
 from evaluation.metrics import confusion_matrix, count
+from evaluation.scoring import Loaded, load_scene
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.machine import Machine
 from pipeline.datasets import Scene
 from pipeline.labels import CLASS_NAMES, IGNORE, NUM_CLASSES, TRAIN_IDS
 from pipeline.progress import silent
@@ -166,7 +168,6 @@ class Spent(NamedTuple):
 def one_at_a_time(network: Network, scenes: Sequence[Scene], device: torch.device) -> Spent:
     """Reads, predicts window by window and counts, one after the other."""
     predict = predictor(network, CONFIG, device, batch_size=1)
-    widths = sorted({CONFIG.band, *CONFIG.curve})
     confusion = counting = 0.0
     start = time.perf_counter()
     for scene in scenes:
@@ -177,17 +178,20 @@ def one_at_a_time(network: Network, scenes: Sequence[Scene], device: torch.devic
         told, sure = (torch.as_tensor(part)[0].cpu() for part in (labels, confidence))
         truth = torch.tensor(loaded.label)
         confusion += seconds(partial(confusion_matrix, told, truth))
-        counting += seconds(partial(count, told, truth, widths, sure))
+        counting += seconds(partial(count, told, truth, CONFIG.widths, sure))
     return Spent(time.perf_counter() - start - confusion, confusion, counting)
 
 
 def overlapped(network: Network, scenes: Sequence[Scene], device: torch.device, batch_size: int) -> float:
-    """Seconds of `evaluate` as flexseg calls it."""
-    predict = predictor(network, CONFIG, device, batch_size)
+    """Seconds of `evaluate` as flexseg calls it, in one process."""
+    machine = Machine(device="cuda" if device.type == "cuda" else "cpu", workers=1, evaluation_batch=batch_size)
+
+    def load(place: str, at_once: int) -> Predict:
+        return predictor(network, CONFIG, torch.device(place), at_once)
+
     with tempfile.TemporaryDirectory() as folder:
         domains = {"toy": scenes}
-        work = partial(evaluate, predict, domains, CONFIG, Path(folder), progress=silent, batch_size=batch_size)
-        return seconds(work)
+        return seconds(partial(evaluate, load, domains, CONFIG, Path(folder), machine=machine, progress=silent))
 
 
 def measure_throughput(repeats: int, images: int, device: torch.device) -> None:
@@ -204,7 +208,7 @@ def measure_throughput(repeats: int, images: int, device: torch.device) -> None:
     rows: list[dict[str, str | float]] = [
         {"way": "one window at a time, nothing overlapped", "images/s": images / single, "times as fast": 1.0},
         {
-            "way": f"batches of {batch_size} windows; reading, predicting and counting overlapped",
+            "way": f"{batch_size} windows at once; reading, predicting and counting overlapped",
             "images/s": images / both,
             "times as fast": single / both,
         },

@@ -1,144 +1,132 @@
-"""Scores a `predict` callable on every domain: evaluation.json, every image's counts, some predictions as pictures.
+"""Scores a segmenter on every domain: evaluation.json, every image's counts, some predictions as pictures.
 
-Reading files, predicting and counting overlap: threads do the first and the last. One domain is one unit of resume. A
-file that cannot be used does not stop the others: it is skipped and listed with its reason, and the caller tells the
-user by its exit code.
+Up to `UNIT` scenes of a domain are one unit: scored by whoever claims them first, and never twice however often the
+evaluation is interrupted. When all are there, the scores are taken from their counts.
 """
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from evaluation.images import Images, save_images, stack
-from evaluation.inference import Predict, Prediction, input_size, input_text
-from evaluation.metrics import Counts, LabelMap, Scores, class_iou, count, mean_iou, share
+from evaluation.images import Images, joined, save_images, stack
+from evaluation.inference import Size, input_text
+from evaluation.metrics import Scores, class_iou, mean_iou, share
+from evaluation.parts import Part, Skipped, read_part
+from evaluation.scoring import LoadPredict, Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.datasets import Scene, check_pair, load_image, load_label
-from pipeline.errors import UserError
+from pipeline.config.machine import Machine
+from pipeline.datasets import Scene
 from pipeline.manifest import write_json
-from pipeline.pictures import save_label
 from pipeline.progress import Track
-from pipeline.threads import THREADS, in_order
+from pipeline.units import WORK, Executor, Unit, make_all
+from pipeline.workers import run
 
-
-class Loaded(NamedTuple):
-    """One scene's pixels: (H,W,3) and (H,W) uint8."""
-
-    scene: Scene
-    image: NDArray[np.uint8]
-    label: LabelMap
-
-
-class Skipped(NamedTuple):
-    """A scene that could not be used, and why in one line."""
-
-    id: str
-    reason: str
+PARTS = "parts"
+UNIT = 64
+"""Scenes of a unit (ours): a process that dies loses no more, eight GPUs each get one of the 500 of Cityscapes' or
+ACDC's validation, and the moment at its ends in which reading, predicting and counting do not overlap stays small."""
+ON_CPU = partial(run, most_on_cpu=1)
+"""The local executor; without a GPU one process does, whose threads use all cores and which starts at once."""
 
 
 def evaluate(
-    predict: Predict,
+    load_predict: LoadPredict,
     domains: Mapping[str, Sequence[Scene]],
     config: EvaluationConfig,
     folder: Path,
     *,
+    machine: Machine,
     progress: Track,
-    batch_size: int = 1,
+    execute: Executor = ON_CPU,
 ) -> None:
     """Writes `folder/evaluation.json`, `folder/images/<domain>.npz` and `folder/predictions/<domain>/<scene id>.png`.
 
-    The file grows by one domain at a time and domains in it are not done again, so an interrupted call continues.
-    `predict` gets up to `batch_size` images of one size at once.
+    An interrupted call continues: finished units are kept in `folder/parts` until all are. The bytes do not depend on
+    who scored (on one kind of machine): `execute` says who. The segmenter sees up to `machine.evaluation_batch` images
+    of one size at once.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "evaluation.json"
-    results = json.loads(file.read_text(encoding="utf-8"))["domains"] if file.exists() else {}
-    for name, scenes in domains.items():
-        if name not in results:
-            domain = _Domain(name, config, folder, _spread(scenes, config.keep_predictions))
-            loaded = progress(
-                in_order(load_scene, scenes, ahead=THREADS + batch_size), total=len(scenes), description=name
-            )
-            results[name] = domain.evaluate(predict, loaded, batch_size)
-            write_json(file, {"band": config.band, "domains": results})
+    if not file.exists():
+        (folder / WORK).mkdir(parents=True, exist_ok=True)
+        units = {name: _split(name, scenes, config, folder) for name, scenes in domains.items()}
+        load = partial(load_scorer, load_predict, config, machine.evaluation_batch)
+        every = [unit for part in units.values() for unit in part]
+        make_all(every, load, machine=machine, execute=execute, progress=progress, description="Scoring images")
+        results = {name: _merged(name, part, config, folder) for name, part in units.items()}
+        write_json(file, {"band": config.band, "domains": results})
+    for finished in (PARTS, WORK):
+        shutil.rmtree(folder / finished, ignore_errors=True)
 
 
-class _Domain(NamedTuple):
-    """One domain being scored; `kept` are the ids whose predictions become pictures."""
+def _split(domain: str, scenes: Sequence[Scene], config: EvaluationConfig, folder: Path) -> list[Unit]:
+    """The units of a domain, in order. They are named by it, as the order of the domains does not enter the key."""
+    kept = _spread(scenes, config.keep_predictions)
+    parts = [scenes[start : start + UNIT] for start in range(0, len(scenes), UNIT)]
+    names = [f"{quote(domain, safe='')}-{k:05d}-of-{len(parts):05d}.npz" for k in range(len(parts))]
+    tasks = [Task(domain, part, kept.intersection(scene.id for scene in part)) for part in parts]
+    return [
+        Unit(folder / PARTS / name, folder / WORK, task, len(task.scenes))
+        for name, task in zip(names, tasks, strict=True)
+    ]
 
-    name: str
-    config: EvaluationConfig
-    folder: Path
-    kept: frozenset[str]
 
-    @property
-    def widths(self) -> list[int]:
-        return sorted({self.config.band, *self.config.curve})
+def _merged(domain: str, units: Sequence[Unit], config: EvaluationConfig, folder: Path) -> dict[str, Any]:
+    """Scores and skipped files of a domain, ready for JSON; writes the counts of every image and the pictures."""
+    counts: list[Images] = [stack([], len(config.widths))]
+    sizes: set[Size] = set()
+    skipped: list[Skipped] = []
+    kept: list[str] = []
+    for unit in units:
+        part = read_part(unit.path)
+        counts.append(part.images)
+        sizes |= part.sizes
+        skipped += part.skipped
+        kept += part.pictures
+        _save_pictures(part, folder / "predictions" / domain)
+    images = joined(counts)
+    save_images(images, folder, domain)
+    return {
+        **_scores(images, config),
+        "conditions": {name: _scores(images.where(name), config) for name in sorted({*images.conditions} - {""})},
+        "scale": input_text(config, domain, sizes),
+        "predictions": kept,
+        "skipped": [item._asdict() for item in skipped],
+    }
 
-    def evaluate(self, predict: Predict, loaded: Iterable[Loaded | Skipped], batch_size: int) -> dict[str, Any]:
-        """Scores and skipped files, ready for JSON; writes the counts of every image."""
-        skipped: list[Skipped] = []
-        sizes: set[tuple[int, int]] = set()
 
-        def predicted() -> Iterator[tuple[Loaded, Prediction]]:
-            for batch in _batches(loaded, batch_size, skipped):
-                size = batch[0].image.shape[:2]
-                sizes.add(size)
-                images = np.stack([item.image for item in batch])
-                labels, confidence = predict(images, input_size(self.config, self.name, size))
-                for k, item in enumerate(batch):
-                    yield item, Prediction(labels[k], None if confidence is None else confidence[k])
+def _save_pictures(part: Part, folder: Path) -> None:
+    for scene_id, png in part.pictures.items():
+        path = folder / f"{scene_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png)
 
-        scored = list(in_order(self._count, predicted(), ahead=THREADS + batch_size))
-        images = stack([(scene.id, scene.condition, counts) for scene, counts in scored], len(self.widths))
-        save_images(images, self.folder, self.name)
-        return {
-            **self._scores(images),
-            "conditions": {name: self._scores(images.where(name)) for name in sorted({*images.conditions} - {""})},
-            "scale": input_text(self.config, self.name, sizes),
-            "predictions": [scene.id for scene, _ in scored if scene.id in self.kept],
-            "skipped": [item._asdict() for item in skipped],
-        }
 
-    def _count(self, item: tuple[Loaded, Prediction]) -> tuple[Scene, Counts]:
-        """Counts one prediction, on the device where it is, and keeps it as a picture if it is to be kept."""
-        (scene, _, truth), prediction = item
-        labels = torch.as_tensor(prediction.labels)
-        confidence = None if prediction.confidence is None else torch.as_tensor(prediction.confidence)
-        try:
-            counts = count(labels, torch.tensor(truth, device=labels.device), self.widths, confidence)
-        except ValueError as error:
-            raise UserError(f"{self.name}, {scene.id}: {error}; this segmenter cannot be scored") from error
-        if scene.id in self.kept:
-            save_label(self.folder / "predictions" / self.name / f"{scene.id}.png", labels.cpu().numpy())
-        return scene, counts
-
-    def _scores(self, images: Images) -> dict[str, Any]:
-        """All scores of some of the domain's images."""
-        scores = Scores(self.config.band, self.config.curve, images.total(), len(images.ids))
-        iou = class_iou(scores.confusion)
-        return {
-            "images": scores.images,
-            "confusion": scores.confusion.tolist(),
-            "iou": _numbers(iou.tolist()),
-            "miou": _number(mean_iou(iou)),
-            "pixel_accuracy": _number(scores.pixel_accuracy),
-            "boundary_error": _number(scores.boundary_error),
-            "interior_error": _number(scores.interior_error),
-            "curve": {
-                "px": scores.widths,
-                "boundary": _numbers(scores.boundary_errors()),
-                "interior": _numbers(scores.interior_errors()),
-                "share": _numbers(scores.boundary_shares()),
-            },
-            "calibration": _calibration(scores),
-        }
+def _scores(images: Images, config: EvaluationConfig) -> dict[str, Any]:
+    """All scores of some of the domain's images."""
+    scores = Scores(config.band, config.curve, images.total(), len(images.ids))
+    iou = class_iou(scores.confusion)
+    return {
+        "images": scores.images,
+        "confusion": scores.confusion.tolist(),
+        "iou": _numbers(iou.tolist()),
+        "miou": _number(mean_iou(iou)),
+        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "boundary_error": _number(scores.boundary_error),
+        "interior_error": _number(scores.interior_error),
+        "curve": {
+            "px": scores.widths,
+            "boundary": _numbers(scores.boundary_errors()),
+            "interior": _numbers(scores.interior_errors()),
+            "share": _numbers(scores.boundary_shares()),
+        },
+        "calibration": _calibration(scores),
+    }
 
 
 def _calibration(scores: Scores) -> dict[str, Any] | None:
@@ -166,29 +154,3 @@ def _spread(scenes: Sequence[Scene], wanted: int | str) -> frozenset[str]:
     """Ids of `wanted` scenes (or "all"), evenly spread."""
     count = len(scenes) if isinstance(wanted, str) else min(wanted, len(scenes))
     return frozenset(scenes[k].id for k in np.linspace(0, len(scenes) - 1, count).round().astype(int))
-
-
-def _batches(loaded: Iterable[Loaded | Skipped], batch_size: int, skipped: list[Skipped]) -> Iterator[list[Loaded]]:
-    """Neighbors of one size, up to `batch_size`; what cannot be used goes to `skipped`."""
-    batch: list[Loaded] = []
-    for item in loaded:
-        if isinstance(item, Skipped):
-            skipped.append(item)
-            continue
-        if batch and (len(batch) == batch_size or batch[0].image.shape != item.image.shape):
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
-
-
-def load_scene(scene: Scene) -> Loaded | Skipped:
-    """The scene's pixels, checked, or what is wrong with its files."""
-    try:
-        if scene.image is None:
-            raise UserError(f"{scene.id} has a label map but no image; give 'images' of its data set")
-        check_pair(scene)
-        return Loaded(scene, load_image(scene.image), load_label(scene.label, scene.ids))
-    except UserError as error:
-        return Skipped(scene.id, str(error))

@@ -11,9 +11,9 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.evaluate import Loaded, load_scene
 from evaluation.metrics import LabelMap, Scores
 from evaluation.scenes import Place
+from evaluation.scoring import Loaded, load_scene
 from pipeline.datasets import Scene
 from pipeline.labels import IGNORE, TRAIN_IDS, load_label_map
 from pipeline.pictures import Picture, colorize, data_uri, fit, side_by_side

@@ -1,6 +1,6 @@
 """The counts of every scored image, kept beside the scores: what intervals, tests and comparisons are computed from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,12 +49,16 @@ def stack(rows: Sequence[tuple[str, str | None, Counts]], rings: int) -> Images:
     return Images(ids, conditions, *columns)
 
 
+def joined(parts: Sequence[Images]) -> Images:
+    """All images of at least one part, in order."""
+    return Images(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
 def save_images(images: Images, folder: Path, domain: str) -> None:
     """Writes `folder/images/<domain>.npz`; pixels per image fit in 32 bits."""
     path = folder / "images" / f"{domain}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    small = {name: column.astype(np.int32) if column.dtype == np.int64 else column for name, column in _named(images)}
-    np.savez_compressed(path, allow_pickle=False, **small)
+    np.savez_compressed(path, allow_pickle=False, **small_columns(images))
 
 
 def read_images(folder: Path, domain: str) -> Images:
@@ -63,9 +67,17 @@ def read_images(folder: Path, domain: str) -> Images:
     if not path.is_file():
         raise UserError(f"{path} not found: the evaluation knows no domain {domain!r} or is older; evaluate again")
     with np.load(path) as columns:
-        loaded = {name: columns[name] for name in Images._fields}
-    return Images(**{name: c.astype(np.int64) if c.dtype == np.int32 else c for name, c in loaded.items()})
+        return images_of(columns)
 
 
-def _named(images: Images) -> list[tuple[str, NDArray[np.generic]]]:
-    return list(images._asdict().items())
+def small_columns(images: Images) -> dict[str, NDArray[Any]]:
+    """The columns as they are written to files, by name."""
+    columns = images._asdict()
+    return {name: c.astype(np.int32) if c.dtype == np.int64 else c for name, c in columns.items()}
+
+
+def images_of(columns: Mapping[str, NDArray[Any]]) -> Images:
+    """The images in such columns, read from a file."""
+    loaded = [columns[name] for name in Images._fields]
+    wide: list[NDArray[Any]] = [column.astype(np.int64) if column.dtype == np.int32 else column for column in loaded]
+    return Images(*wide)

@@ -10,6 +10,7 @@ from generation.plan import DEPENDS_ON
 from pipeline.manifest import MANIFEST, provenance, read_manifest
 from pipeline.progress import duration
 from pipeline.records import GenerationRequest
+from pipeline.workers import worker_devices
 
 SLOWS_NOTHING = (DEPENDS_ON - {"size"}) | {"shard_size"}
 """Fields of the generation section that do not change how long an image takes."""
@@ -43,7 +44,7 @@ def known_rate(run: Run) -> Rate | None:
 
 def measured_rate(run: Run, requests: Sequence[GenerationRequest]) -> Rate:
     """The rate of all workers together, from one batch that one of them paints now."""
-    from generation.workers import measure, worker_devices
+    from generation.shards import measure
 
     section, machine = run.generation, run.config.machine
     shards = math.ceil(len(requests) / section.shard_size)

@@ -1,19 +1,21 @@
-"""Which segmenter a name means, and its bare network."""
+"""Which segmenter a name means, its bare network, and how it predicts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.run import Run
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import UserError
 from pipeline.manifest import canonical_digest, file_table
+from pipeline.store import ArtifactStore
 
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch
 
-    from evaluation.inference import Network
+    from evaluation.inference import Network, Predict
 
 
-def find_model(run: Run, name: str) -> tuple[str, Path]:
+def find_model(store: ArtifactStore, name: str) -> tuple[str, Path]:
     """(key or fingerprint, folder) of a segmenter that is named by its folder, by its key in the store, or by the name
     of a transformers model on the Hugging Face Hub (`owner/model`)."""
     folder = Path(name)
@@ -31,7 +33,7 @@ def find_model(run: Run, name: str) -> tuple[str, Path]:
 
         model = locate(name)
         return canonical_digest(file_table(model)), model
-    artifact = run.store.open(name)
+    artifact = store.open(name)
     if artifact.kind != "segmenter":
         raise UserError(
             f"--model {name} is a {artifact.kind!r} artifact, wanted a 'segmenter'; see the table of flexseg plan"
@@ -45,7 +47,7 @@ def other_models(run: Run) -> dict[str, tuple[str, Path]]:
     models = run.config.evaluation.models
     if taken := set(models) & set(run.config.training.methods):
         raise UserError(f"evaluation.models: {min(taken)!r} is a method's name already; choose another name")
-    return {name: find_model(run, place) for name, place in models.items()}
+    return {name: find_model(run.store, place) for name, place in models.items()}
 
 
 def network(folder: Path, device: "torch.device") -> "Network":
@@ -57,3 +59,13 @@ def network(folder: Path, device: "torch.device") -> "Network":
     from training import predict
 
     return predict.network(folder, str(device))
+
+
+def load_predict(folder: Path, config: EvaluationConfig, device: str, batch_size: int) -> "Predict":
+    """`predict` of the model of a folder, for evaluation: it sees at most `batch_size` images or windows at once."""
+    import torch
+
+    from evaluation.inference import predictor
+
+    place = torch.device(device)
+    return predictor(network(folder, place), config, place, batch_size)

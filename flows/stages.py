@@ -6,13 +6,16 @@ import are imported where a stage is really built.
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.models import other_models
+from flows.executors import check_cluster, training, units
+from flows.models import load_predict, other_models
 from flows.run import Domain, Recipe, Run
+from generation.folders import weights_folders
 from generation.lora import lora_file, lora_fingerprint
 from pipeline.datasets import class_pixels
 from pipeline.errors import UserError
@@ -24,13 +27,14 @@ LABELS = Stage("labels", 1)
 PLANNED = Stage("plan", 1)
 GENERATED = Stage("generated", 2)  # 2: alignment beside its control; conditions are embedded once per image
 SEGMENTER = Stage("segmenter", 2)  # 2: boundary cells drawn over all ranks
-EVALUATION = Stage("evaluation", 2)  # 2: counts of every image, curve, calibration, conditions
+EVALUATION = Stage("evaluation", 3)  # 3: batches end with their unit; one by one on the CPU, one thread each
 REPORT = Stage("report", 2)  # 2: intervals, calibration, confusion, changed scenes, tables as CSV
 
 
 def check(run: Run) -> None:
     """Everything that could fail hours later and can be seen now. Raises UserError."""
     config = run.config
+    run.store.check()
     if config.generation is not None:
         _ = run.weights_key
         if config.generation.lora is not None:
@@ -41,7 +45,9 @@ def check(run: Run) -> None:
             " 'data.generated', or set its 'generated' to false"
         )
     _ = run.generated_keys
-    if config.machine.device == "cuda":
+    if config.machine.executor == "ray":
+        check_cluster(config.machine)
+    elif config.machine.device == "cuda":
         from pipeline.devices import device_of
 
         device_of(config.machine)
@@ -119,7 +125,11 @@ def generated(run: Run) -> Artifact:
 
         requests = read_plan(planned(run).folder)
         machine, scenes = run.config.machine, run.source.scenes
-        generate(run.generation, requests, scenes, folder, machine=machine, progress=run.progress)
+        inputs = [scenes[0].label, *weights_folders(run.generation.weights).values()]
+        if run.generation.lora is not None:
+            inputs.append(lora_file(run.generation.lora))
+        execute = units(machine, inputs=inputs)
+        generate(run.generation, requests, scenes, folder, machine=machine, progress=run.progress, execute=execute)
 
     return run.store.get_or_build(*generated_recipe(run), build)
 
@@ -177,6 +187,7 @@ def segmenter(run: Run, method: str, seed: int, images: Artifact | None) -> Arti
             machine=run.config.machine,
             pixels=np.load(class_statistics(run, run.source).folder / "class_pixels.npy")[run.training_rows],
             progress=run.progress,
+            launch=training(run.config.machine),
         )
 
     return run.store.get_or_build(*recipe, build)
@@ -194,15 +205,13 @@ def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
 
     def build(folder: Path) -> None:
         from evaluation.evaluate import evaluate
-        from evaluation.inference import predictor
-        from flows.models import network
-        from pipeline.devices import device_of
 
-        section, batch_size = run.config.evaluation, run.config.machine.evaluation_batch
-        device = device_of(run.config.machine)
-        predict = predictor(network(folder_of_model, device), section, device, batch_size)
+        section, machine = run.config.evaluation, run.config.machine
+        load = partial(load_predict, folder_of_model, section)
         domains = {domain.name: domain.scenes for domain in run.targets}
-        evaluate(predict, domains, section, folder, progress=run.progress, batch_size=batch_size)
+        inputs = [folder_of_model, *(scenes[0].label for scenes in domains.values())]
+        execute = units(machine, inputs=inputs, most_on_cpu=1)  # whose threads use all cores
+        evaluate(load, domains, section, folder, machine=machine, progress=run.progress, execute=execute)
 
     return run.store.get_or_build(*evaluation_recipe(run, model), build)
 

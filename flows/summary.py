@@ -74,7 +74,7 @@ def _print_requests(run: Run, console: Console, *, measure: bool) -> dict[str, s
         soft_wrap=True,
     )
     rate = measured_rate(run, requests) if measure else known_rate(run)
-    left = 0 if run.store.find(*recipe) else len(requests) - sum(len(shard.requests) for shard in done)
+    left = 0 if run.store.find(*recipe) else len(requests) - sum(shard.items for shard in done)
     if rate is None:
         speed = "not yet measured; 'flexseg plan CONFIG --measure' paints one batch for it"
     else:

@@ -3,18 +3,22 @@
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from generation.card import write_card
 from generation.plan import PLAN, plan_text, read_plan
-from generation.shards import WORK, Shard, split
-from generation.workers import paint
+from generation.shards import load_painter, split
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.progress import Track, silent
 from pipeline.records import GenerationRequest
+from pipeline.units import WORK, Executor, make_all
+from pipeline.workers import run
+
+DESCRIPTION = "Generating images"
 
 
 def generate(
@@ -25,18 +29,21 @@ def generate(
     *,
     machine: Machine,
     progress: Track = silent,
+    execute: Executor = run,
 ) -> None:
     """Write the data set of `requests` into `folder`: `plan.jsonl` first, `data/train-*.parquet`, a dataset card.
 
     Shards that are already there are kept, so an interrupted call continues where it stopped, and several calls, on
     one or more machines, may work on one folder. The bytes depend on the config and the requests alone, not on what was
-    there before nor on how many processes painted (on one kind of machine). Raises UserError where `folder` holds
+    there before nor on who painted (on one kind of machine): `execute` says who. Raises UserError where `folder` holds
     another plan.
     """
     (folder / WORK).mkdir(parents=True, exist_ok=True)
     _write_down(requests, folder)
     shards = split(requests, config.shard_size, folder)
-    _paint(shards, config, scenes, machine, progress)
+    sources = {request.source for request in requests}
+    load = partial(load_painter, config, [scene for scene in scenes if scene.id in sources])
+    make_all(shards, load, machine=machine, execute=execute, progress=progress, description=DESCRIPTION)
     if not all(shard.done for shard in shards):
         raise UserError(f"{folder / WORK} was removed while images were painted into {folder}: run the command again")
     write_card(config, requests, folder)
@@ -50,17 +57,8 @@ def join(
     if not (folder / WORK).is_dir():
         raise UserError(f"nothing to join, no images are being painted in {folder}: run it without --join")
     shards = split(read_plan(folder), config.shard_size, folder)
-    _paint(shards, config, scenes, machine, progress)
-
-
-def _paint(
-    shards: Sequence[Shard], config: GenerationConfig, scenes: Sequence[Scene], machine: Machine, progress: Track
-) -> None:
-    total, done = (sum(len(s.requests) for s in part) for part in (shards, [s for s in shards if s.done]))
-    if done < total:
-        images = paint(shards, config, scenes, machine)
-        for _ in progress(images, total=total, description="Generating images", done=done):
-            pass
+    load = partial(load_painter, config, scenes)
+    make_all(shards, load, machine=machine, execute=run, progress=progress, description=DESCRIPTION)
 
 
 def _write_down(requests: Sequence[GenerationRequest], folder: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.seeding import generator
 
 PLAN = "plan.jsonl"
 DEPENDS_ON = {
-    "counts", "prompt", "plain_prompt", "class_separator", "conditions", "classes", "size", "label_height",
+    "counts", "after", "prompt", "plain_prompt", "class_separator", "conditions", "classes", "size", "label_height",
     "rare_class_temperature", "rare_class_pixels", "seed",
 }  # fmt: skip
 """The fields of the generation section that decide the plan."""
@@ -30,12 +30,13 @@ def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track =
     """The requests of `config` on the label maps of `scenes`, the same list on every machine.
 
     Class, label map and crop of each request are drawn by rare-class sampling, from a generator of its own, so that
-    asking for more images of one condition changes no other request. Every label map is read. Raises UserError where
-    one is bad or smaller than the crop, where none holds a class (or one that is asked for), and where no image is
-    asked for.
+    asking for more images of one condition changes no other request, and 8 of it are the same as 4 and then 4 `after`
+    4. Every label map is read. Raises UserError where one is bad or smaller than the crop, where none holds a class (or
+    one that is asked for), and where no image is asked for.
     """
     # sorted, as the order of the conditions does not enter the key
-    names = [(condition, k) for condition, count in sorted(config.counts.items()) for k in range(count)]
+    first = config.after
+    names = [(c, first.get(c, 0) + k) for c, count in sorted(config.counts.items()) for k in range(count)]
     if not names:
         raise UserError("generation.counts asks for 0 images: give at least one condition a count")
     check_sizes(scenes, config.size, config.label_height)

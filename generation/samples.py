@@ -1,7 +1,6 @@
 """Rows of a generated data set, and the parquet files that they are kept in."""
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,6 @@ from datasets import Dataset, Features, Image, Value, disable_progress_bars
 from PIL import Image as PILImage
 
 from generation.alignment import Alignment
-from pipeline.manifest import fsync_folder
 from pipeline.records import GenerationRequest
 
 FEATURES = Features(
@@ -49,16 +47,10 @@ def make_sample(
     }
 
 
-def write_shard(samples: Sequence[dict[str, Any]], path: Path, work: Path) -> None:
-    """Write one parquet file. It is written in the folder `work` and appears as `path` only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = work / f"{path.name}.{os.getpid()}.partial"
+def write_shard(samples: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write one parquet file."""
     disable_progress_bars()  # of the moment that writing takes
-    Dataset.from_list(list(samples), features=FEATURES).to_parquet(partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.rename(path)
-    fsync_folder(path.parent)
+    Dataset.from_list(list(samples), features=FEATURES).to_parquet(path)
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -1,100 +1,43 @@
-"""Shards: the parquet files of a data set, each painted by whoever claims it first and kept once it is whole."""
+"""Shards: the parquet files of a data set, which are the units that its images are painted in."""
 
-import fcntl
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from generation.crops import LabelReader
 from pipeline.config.generation import GenerationConfig
+from pipeline.config.machine import Machine
 from pipeline.datasets import Scene
 from pipeline.records import GenerationRequest
-
-WORK = ".work"
-"""Folder of locks and unfinished files inside a data set that is being made."""
-PATIENCE = 0.5  # s between looks at shards that others paint
-
-
-class Shard(NamedTuple):
-    """One parquet file and what is to be in it."""
-
-    path: Path
-    requests: Sequence[GenerationRequest]
-
-    @property
-    def done(self) -> bool:
-        """Whether the file is there, which it is only when it is whole."""
-        return self.path.exists()
-
-    @property
-    def work(self) -> Path:
-        """Where its lock is, and its file while that is being written."""
-        return self.path.parents[1] / WORK
+from pipeline.threads import one_thread
+from pipeline.units import WORK, Make, Unit
+from pipeline.workers import worker_devices
 
 
-def split(requests: Sequence[GenerationRequest], size: int, folder: Path) -> list[Shard]:
+def split(requests: Sequence[GenerationRequest], size: int, folder: Path) -> list[Unit]:
     """The shards of a data set in `folder`, of `size` requests each, in order."""
     parts = [requests[start : start + size] for start in range(0, len(requests), size)]
-    return [Shard(folder / "data" / f"train-{k:05d}-of-{len(parts):05d}.parquet", part) for k, part in enumerate(parts)]
+    return [
+        Unit(folder / "data" / f"train-{k:05d}-of-{len(parts):05d}.parquet", folder / WORK, part, len(part))
+        for k, part in enumerate(parts)
+    ]
 
 
-@contextmanager
-def claimed(shard: Shard) -> Iterator[bool]:
-    """Whether the shard is the caller's to paint: not done, and nobody else's. The claim dies with its owner.
-
-    It is an flock, which the kernel frees however a process ends; over NFS, Linux hands it to the server.
-    """
-    try:
-        lock = (shard.work / f"{shard.path.name}.lock").open("a")
-    except FileNotFoundError:  # another call has finished the data set
-        yield False
-        return
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        lock.truncate(0)
-        lock.write(f"{platform.node()} {os.getpid()}\n")  # for people who wonder who paints it
-        lock.flush()
-        for left in shard.work.glob(f"{shard.path.name}.*.partial"):  # by an owner who died
-            left.unlink()
-        yield not shard.done
-
-
-def paint_shards(
-    shards: Sequence[Shard], config: GenerationConfig, scenes: Sequence[Scene], device: str
-) -> Iterator[int]:
-    """Paint shards until every one is done, by this process or by others that work on the same folder.
-
-    After each image it says how many images of the current shard would be lost now; 0 once the shard is whole.
-    """
-    from generation.samples import write_shard
+def load_painter(config: GenerationConfig, scenes: Sequence[Scene], device: str) -> Make:
+    """Loads the generator; what comes back writes shards, one item per image. `scenes` hold the label maps."""
+    from generation.samples import write_shard  # slow to import, as is what shard_painter needs
 
     make_samples = shard_painter(config, scenes, device)
-    while missing := [shard for shard in shards if not shard.done]:
-        waiting = True
-        for shard in missing:
-            with claimed(shard) as mine:
-                if not mine:
-                    continue
-                waiting = False
-                samples = []
-                for sample in make_samples(shard.requests):
-                    samples.append(sample)
-                    if len(samples) < len(shard.requests):
-                        yield len(samples)
-                write_shard(samples, shard.path, shard.work)
-                yield 0
-        if not shards[0].work.is_dir():  # another call has finished the data set
-            return
-        if waiting:
-            time.sleep(PATIENCE)
+
+    def paint(requests: Sequence[GenerationRequest], path: Path) -> Iterator[None]:
+        samples = []
+        for sample in make_samples(requests):
+            samples.append(sample)
+            yield
+        write_shard(samples, path)
+
+    return paint
 
 
 def shard_painter(
@@ -125,14 +68,14 @@ def shard_painter(
     return make_samples
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch compute with one thread on the CPU."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def measure(
+    config: GenerationConfig, requests: Sequence[GenerationRequest], scenes: Sequence[Scene], machine: Machine
+) -> float:
+    """Seconds in which one worker paints `requests`, without loading; on a GPU it paints them once before."""
+    device = worker_devices(machine, 1)[0]
+    make_samples = shard_painter(config, scenes, device)
+    if device != "cpu":
+        list(make_samples(requests))
+    start = time.perf_counter()
+    list(make_samples(requests))
+    return time.perf_counter() - start

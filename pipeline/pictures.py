@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -26,12 +25,12 @@ def colorize(label: NDArray[np.uint8]) -> Picture:
     return PALETTE[label]
 
 
-def save_label(path: Path, label: NDArray[np.uint8]) -> None:
-    """Writes (H,W) train ids as a palette PNG: its values are the ids, and a viewer shows the classes' colors."""
-    image = Image.fromarray(label)
+def label_png(label: NDArray[np.uint8]) -> bytes:
+    """(H,W) train ids as a palette PNG file: its values are the ids, and a viewer shows the classes' colors."""
+    image, buffer = Image.fromarray(label), io.BytesIO()
     image.putpalette(PALETTE.tobytes())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, optimize=True)
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def fit(picture: Picture, longest_px: int, resample: Image.Resampling = Image.Resampling.BOX) -> Picture:

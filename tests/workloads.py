@@ -1,34 +1,38 @@
-"""Work for painting processes that paints nothing: importable by the processes that tests start."""
+"""Work for processes that takes no torch: importable by the processes that tests start."""
 
 import os
 import signal
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from generation.shards import Shard, claimed
-from generation.workers import Work
 from pipeline.errors import UserError
+from pipeline.units import WORK, Make, Unit
 
 
-def write(shards: list[Shard], deaths: int, device: str) -> Iterator[int]:
-    """Writes its process id into each shard, image by image. The first `deaths` processes kill themselves after an
-    image of their second shard."""
-    for written, shard in enumerate(shards):
-        with claimed(shard) as mine:
-            if not mine:
-                continue
-            for image in range(1, len(shard.requests)):
-                yield image
-                if written and len(list(shard.work.glob("death-*"))) < deaths:
-                    (shard.work / f"death-{os.getpid()}").touch()
-                    time.sleep(0.3)  # what it told must be read first, to be counted as lost
-                    os.kill(os.getpid(), signal.SIGKILL)
-            shard.path.write_text(str(os.getpid()))
-            yield 0
-    while not all(shard.done for shard in shards):
-        time.sleep(0.05)
+def units_in(folder: Path, count: int = 8, items: int = 3) -> list[Unit]:
+    """Units of `items` images each, in a folder that is ready for work. Their task is the number of images."""
+    (folder / WORK).mkdir(parents=True)
+    return [Unit(folder / "files" / f"{k}.txt", folder / WORK, items, items) for k in range(count)]
+
+
+def load_writer(deaths: int, device: str) -> Make:
+    """What writes its process id into each file. The first `deaths` processes kill themselves after an image of their
+    second file."""
+    written = 0
+
+    def write(images: int, path: Path) -> Iterator[None]:
+        nonlocal written
+        for _ in range(images):
+            yield
+            if written and len(list(path.parent.glob("death-*"))) < deaths:
+                (path.parent / f"death-{os.getpid()}").touch()
+                time.sleep(0.3)  # what it told must be read first, to be counted as lost
+                os.kill(os.getpid(), signal.SIGKILL)
+        path.write_text(str(os.getpid()))
+        written += 1
+
+    return write
 
 
 def die(device: str) -> Iterator[int]:
@@ -54,8 +58,3 @@ def forever(folder: Path, device: str) -> Iterator[int]:
     (folder / str(os.getpid())).touch()
     yield 1
     time.sleep(600)
-
-
-def writing(shards: list[Shard], deaths: int) -> Work:
-    """`write` for `watch`."""
-    return partial(write, shards, deaths)

@@ -12,16 +12,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.evaluate import evaluate
 from evaluation.inference import Predict, Prediction
 from evaluation.report import build_report
 from evaluation.summary import ReportContent, Run
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.datasets import Scene, load_image, load_label
 from pipeline.labels import IGNORE, NUM_CLASSES, TRAIN_IDS
-from pipeline.progress import silent
 from pipeline.seeding import generator
 from pipeline.toytown import TARGETS, render_source, render_target
+from tests.scored import score
 
 SIZE = (64, 128)
 SPOILED = {"source only": 0.5, "generated": 0.35, "flexseg": 0.2}
@@ -102,7 +101,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
             training = root / "trainings" / f"{method} {seed}"
             run = Run(method, seed, root / "evaluations" / f"{method} {seed}", training)
             predict = spoiled_predictor(everything, method, seed)
-            evaluate(predict, domains, EvaluationConfig(keep_predictions=2), run.evaluation, progress=silent)
+            score(predict, domains, EvaluationConfig(keep_predictions=2), run.evaluation)
             write_log(training, method, seed)
             runs.append(run)
     return ReportContent(
@@ -142,7 +141,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
     for index, name in enumerate([*names, "none"]):
         run = Run(name, index // len(names), root / "evaluations" / str(index))
         predict = confident(spoiled_predictor([*acdc, *dark], "generated" if index % 10 else "source only", index))
-        evaluate(predict, domains, EvaluationConfig(keep_predictions="all"), run.evaluation, progress=silent)
+        score(predict, domains, EvaluationConfig(keep_predictions="all"), run.evaluation)
         runs.append(run)
     return ReportContent("crowded", runs, domains, None, {}, {})
 

@@ -1,46 +1,27 @@
 """evaluate(): scores from files on disk, pictures, skipped files, resume."""
 
 import json
-from collections.abc import Iterable, Iterator
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.evaluate import evaluate
 from evaluation.images import read_images
-from evaluation.inference import Prediction
+from evaluation.inference import Predict, Prediction
+from evaluation.parts import read_part
+from evaluation.scoring import Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE, TRAIN_IDS
-from pipeline.progress import silent
-
-T = TypeVar("T")
-
-
-def write_scenes(folder: Path, count: int, size: tuple[int, int] = (16, 24)) -> list[Scene]:
-    """Scenes whose image holds its own label map in the red channel, so that a predictor can read the truth."""
-    folder.mkdir(parents=True)
-    scenes = []
-    for index in range(count):
-        label = np.full(size, 2, np.uint8)
-        label[:, : size[1] // 2] = index % 3
-        label[0] = IGNORE
-        image = np.repeat(label[..., None], 3, axis=2)
-        scene = Scene(f"scene{index}", folder / f"{index}.png", folder / f"{index}_label.png", TRAIN_IDS)
-        Image.fromarray(image).save(folder / f"{index}.png")
-        Image.fromarray(label).save(scene.label)
-        scenes.append(scene)
-    return scenes
-
-
-def read_truth(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
-    return Prediction(np.where(images[..., 0] == IGNORE, 0, images[..., 0]).astype(np.uint8))
+from pipeline.manifest import file_table
+from tests.scored import read_truth, score, write_scenes
+from tests.tracks import counting, interrupted_after
 
 
 def road_everywhere(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
@@ -54,7 +35,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 
 def test_a_perfect_and_a_constant_predictor(tmp_path: Path) -> None:
     domains = {"fog": write_scenes(tmp_path / "fog", 6), "rain": write_scenes(tmp_path / "rain", 2, (8, 8))}
-    evaluate(read_truth, domains, EvaluationConfig(), tmp_path / "perfect", progress=silent)
+    score(read_truth, domains, EvaluationConfig(), tmp_path / "perfect")
     perfect = results(tmp_path / "perfect")
     assert list(perfect) == ["fog", "rain"]
     assert perfect["fog"]["miou"] == perfect["fog"]["pixel_accuracy"] == 1
@@ -63,7 +44,7 @@ def test_a_perfect_and_a_constant_predictor(tmp_path: Path) -> None:
     assert perfect["fog"]["images"] == 6
     assert perfect["fog"]["scale"] == "1 × 24×16 px"
 
-    evaluate(road_everywhere, domains, EvaluationConfig(), tmp_path / "road", progress=silent)
+    score(road_everywhere, domains, EvaluationConfig(), tmp_path / "road")
     road = results(tmp_path / "road")["fog"]
     # 6 scenes of 15 labeled rows x 24 columns, of which 2 scenes are half road.
     assert road["pixel_accuracy"] == pytest.approx(2 * 15 * 12 / (6 * 15 * 24))
@@ -73,7 +54,7 @@ def test_a_perfect_and_a_constant_predictor(tmp_path: Path) -> None:
 
 def test_predictions_are_kept_as_palette_pictures_of_train_ids(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "fog", 6)
-    evaluate(read_truth, {"fog": scenes}, EvaluationConfig(keep_predictions=2), tmp_path / "out", progress=silent)
+    score(read_truth, {"fog": scenes}, EvaluationConfig(keep_predictions=2), tmp_path / "out")
     files = sorted((tmp_path / "out" / "predictions" / "fog").iterdir())
     assert (
         [file.name for file in files]
@@ -93,7 +74,7 @@ def test_bad_files_are_skipped_with_their_reason_and_the_rest_counts(tmp_path: P
     Image.new("L", (5, 5)).save(scenes[1].label)
     Image.fromarray(np.full((16, 24), 77, np.uint8)).save(scenes[2].label)
     scenes[3].label.unlink()
-    evaluate(read_truth, {"fog": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent)
+    score(read_truth, {"fog": scenes}, EvaluationConfig(), tmp_path / "out")
     fog = results(tmp_path / "out")["fog"]
     assert fog["images"] == 2
     assert fog["miou"] == 1
@@ -108,44 +89,57 @@ def test_a_domain_without_any_usable_file_has_no_score(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "fog", 2)
     for scene in scenes:
         scene.label.unlink()
-    evaluate(read_truth, {"fog": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent)
+    score(read_truth, {"fog": scenes}, EvaluationConfig(), tmp_path / "out")
     fog = results(tmp_path / "out")["fog"]
     assert fog["miou"] is None
     assert fog["boundary_error"] is None
     assert len(fog["skipped"]) == 2
 
 
-def test_an_interrupted_evaluation_continues_with_the_next_domain(tmp_path: Path) -> None:
-    domains = {name: write_scenes(tmp_path / name, 3) for name in ("fog", "rain")}
-    seen = []
+def test_an_interrupted_evaluation_scores_no_unit_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.evaluate.UNIT", 2)
+    domains = {"a/fog": write_scenes(tmp_path / "fog", 5), "rain": write_scenes(tmp_path / "rain", 3)}
+    domains["a/fog"][3].label.unlink()
+    config = EvaluationConfig(keep_predictions="all")
+    score(read_truth, domains, config, tmp_path / "whole")
+    seen: list[object] = []
 
-    def track(items: Iterable[T], /, *, total: int, description: str, done: int = 0, **options: object) -> Iterator[T]:
-        seen.append((description, total))
-        yield from items
-
-    def interrupted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
-        if seen[-1][0] == "rain":
-            raise KeyboardInterrupt
+    def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+        seen.extend(images[:, -1, -1])
         return read_truth(images, size)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(interrupted, domains, EvaluationConfig(), tmp_path / "out", progress=track)
-    assert list(results(tmp_path / "out")) == ["fog"]
-    evaluate(read_truth, domains, EvaluationConfig(), tmp_path / "out", progress=track)
-    assert seen == [("fog", 3), ("rain", 3), ("rain", 3)]
-    assert results(tmp_path / "out")["rain"]["miou"] == 1
+        score(noted, domains, config, tmp_path / "out", progress=interrupted_after(5))
+    assert sorted(path.name for path in (tmp_path / "out/parts").iterdir()) == [
+        f"a%2Ffog-0000{k}-of-00003.npz" for k in range(3)
+    ]
+    before, ticks = len(seen), list[object]()
+    score(noted, domains, config, tmp_path / "out", progress=counting(ticks))
+    assert (len(seen) - before, len(ticks)) == (3, 3), "rain alone was left"
+    assert file_table(tmp_path / "out") == file_table(tmp_path / "whole")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "images", "predictions"}
+    assert results(tmp_path / "out")["a/fog"]["predictions"] == ["scene0", "scene1", "scene2", "scene4"]
+    assert [item["id"] for item in results(tmp_path / "out")["a/fog"]["skipped"]] == ["scene3"]
+
+
+def test_a_finished_evaluation_is_left_alone(tmp_path: Path) -> None:
+    domains = {"fog": write_scenes(tmp_path / "fog", 1)}
+    score(read_truth, domains, EvaluationConfig(), tmp_path / "out")
+    made = file_table(tmp_path / "out")
+    score(road_everywhere, domains, EvaluationConfig(), tmp_path / "out")
+    assert file_table(tmp_path / "out") == made
 
 
 def test_conditions_are_scored_by_themselves(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "acdc", 6)
     weathers = ["snow", None, "fog", "snow", "fog", "fog"]
     scenes = [replace(scene, condition=weather) for scene, weather in zip(scenes, weathers, strict=True)]
-    evaluate(road_everywhere, {"acdc": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent)
+    score(road_everywhere, {"acdc": scenes}, EvaluationConfig(), tmp_path / "out")
     acdc = results(tmp_path / "out")["acdc"]
     assert list(acdc["conditions"]) == ["fog", "snow"] and acdc["images"] == 6
     for weather in ("fog", "snow"):
         alone = [scene for scene in scenes if scene.condition == weather]
-        evaluate(road_everywhere, {"it": alone}, EvaluationConfig(), tmp_path / weather, progress=silent)
+        score(road_everywhere, {"it": alone}, EvaluationConfig(), tmp_path / weather)
         expected = results(tmp_path / weather)["it"]
         assert acdc["conditions"][weather] == {key: expected[key] for key in acdc["conditions"][weather]}
     images = read_images(tmp_path / "out", "acdc")
@@ -158,7 +152,7 @@ def test_curve_and_calibration(tmp_path: Path) -> None:
         return Prediction(read_truth(images, size).labels, np.full(images.shape[:3], 0.95, np.float32))
 
     scenes = {"fog": write_scenes(tmp_path / "fog", 2), "empty": []}
-    evaluate(confident, scenes, EvaluationConfig(band=4, curve=(1, 2)), tmp_path / "out", progress=silent)
+    score(confident, scenes, EvaluationConfig(band=4, curve=(1, 2)), tmp_path / "out")
     fog, empty = (results(tmp_path / "out")[name] for name in ("fog", "empty"))
     assert fog["curve"] == {
         "px": [1, 2, 4],
@@ -183,19 +177,56 @@ def test_batches_hold_images_of_one_size_and_change_nothing(tmp_path: Path) -> N
     scenes = [*write_scenes(tmp_path / "a", 5), *write_scenes(tmp_path / "b", 2, (8, 8))]
     scenes = [replace(scene, id=str(k)) for k, scene in enumerate(scenes)]
     scenes[2].label.unlink()
-    seen = []
+    config = EvaluationConfig(scale=2, keep_predictions="all")
+    seen: dict[str, list[tuple[int, tuple[int, int]]]] = {}
+
+    def load(device: str, batch_size: int) -> Predict:
+        assert batch_size == {"cpu": 1, "cuda:0": 3}[device]
+        seen[device] = []
+
+        def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+            seen[device].append((len(images), size))
+            return read_truth(images, size)
+
+        return noted
+
+    for device in ("cpu", "cuda:0"):  # what runs on it is up to `load`
+        items = load_scorer(load, config, 3, device)(Task("fog", scenes, frozenset("014")), tmp_path / device)
+        assert len(list(items)) == 7
+    assert seen["cuda:0"] == [(3, (32, 48)), (1, (32, 48)), (2, (16, 16))]
+    assert seen["cpu"] == [(1, (32, 48))] * 4 + [(1, (16, 16))] * 2
+    assert (tmp_path / "cpu").read_bytes() == (tmp_path / "cuda:0").read_bytes()
+    part = read_part(tmp_path / "cpu")
+    assert part.images.ids.tolist() == ["0", "1", "3", "4", "5", "6"] and part.sizes == {(16, 24), (8, 8)}
+    assert list(part.pictures) == ["0", "1", "4"] and [item.id for item in part.skipped] == ["2"]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 9])
+def test_the_cpu_computes_in_as_many_threads_as_are_wanted_with_one_core_each(tmp_path: Path, cores: int) -> None:
+    scenes = write_scenes(tmp_path / "fog", 8)
+    running, most, inner = 0, 0, set()
+    lock = Lock()
 
     def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
-        seen.append((len(images), size))
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        inner.add(torch.get_num_threads())
+        time.sleep(0.05)
+        with lock:
+            running -= 1
         return read_truth(images, size)
 
-    config = EvaluationConfig(scale=2, keep_predictions="all")
-    evaluate(noted, {"fog": scenes}, config, tmp_path / "three", progress=silent, batch_size=3)
-    assert seen == [(3, (32, 48)), (1, (32, 48)), (2, (16, 16))]
-    evaluate(noted, {"fog": scenes}, config, tmp_path / "one", progress=silent)
-    assert results(tmp_path / "three") == results(tmp_path / "one")
-    assert results(tmp_path / "one")["fog"]["predictions"] == ["0", "1", "3", "4", "5", "6"]
-    assert results(tmp_path / "one")["fog"]["scale"] == "2 × 8×8 to 24×16 px"
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        make = load_scorer(lambda device, batch_size: noted, EvaluationConfig(), 4, "cpu")
+        list(make(Task("fog", scenes, frozenset()), tmp_path / "part"))
+        assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    assert (most, inner) == (min(cores, 4), {1})
 
 
 def test_a_segmenter_that_gives_no_numbers_is_named(tmp_path: Path) -> None:
@@ -204,7 +235,7 @@ def test_a_segmenter_that_gives_no_numbers_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"fog, scene0: .*not a number"):
         scenes = write_scenes(tmp_path / "fog", 2)
-        evaluate(broken, {"fog": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent)
+        score(broken, {"fog": scenes}, EvaluationConfig(), tmp_path / "out")
 
 
 def test_truncated_photographs_are_skipped(tmp_path: Path) -> None:
@@ -213,7 +244,7 @@ def test_truncated_photographs_are_skipped(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(photo)
     photo.write_bytes(photo.read_bytes()[:-500])
     scenes[1] = replace(scenes[1], image=photo)
-    evaluate(road_everywhere, {"fog": scenes}, EvaluationConfig(), tmp_path / "out", progress=silent, batch_size=2)
+    score(road_everywhere, {"fog": scenes}, EvaluationConfig(), tmp_path / "out")
     fog = results(tmp_path / "out")["fog"]
     assert fog["images"] == 2 and [entry["id"] for entry in fog["skipped"]] == ["scene1"]
     assert "photo.jpg: cannot be read" in fog["skipped"][0]["reason"]

@@ -24,7 +24,7 @@ SCORES = (0.2, 0.5, 0.9, 0.7)
 def write_images(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """A data set of four images in two shards; image and label by id."""
     rng = np.random.default_rng(0)
-    (folder / "work").mkdir(parents=True)
+    (folder / "data").mkdir(parents=True)
     pairs, rows = {}, []
     for k, score in enumerate(SCORES):
         image = rng.integers(0, 256, (16, 32, 3)).astype(np.uint8)
@@ -33,7 +33,7 @@ def write_images(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         pairs[request.id] = (image, label)
         rows.append(make_sample(request, image, label, Alignment(score, 0.1)))
     for k in range(2):
-        write_shard(rows[2 * k : 2 * k + 2], folder / "data" / f"train-{k:05d}-of-00002.parquet", folder / "work")
+        write_shard(rows[2 * k : 2 * k + 2], folder / "data" / f"train-{k:05d}-of-00002.parquet")
     return pairs
 
 

@@ -26,7 +26,7 @@ from pipeline.datasets import Scene, class_pixels, find_scenes
 from pipeline.errors import UserError
 from pipeline.labels import IGNORE, NUM_CLASSES
 
-MACHINE = Machine(device="cpu", generation_workers=1)
+MACHINE = Machine(device="cpu", workers=1)
 SIZE = (32, 64)
 
 

@@ -20,14 +20,14 @@ from generation.generate import generate, join
 from generation.models import load_generator
 from generation.plan import plan, plan_text, read_plan
 from generation.schedulers import starting_noise
-from generation.shards import WORK
 from pipeline.config.machine import Machine
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
+from pipeline.units import WORK
 from tests.tiny import tiny_generation
 from tests.tracks import interrupted_after
 
-MACHINE = Machine(device="cpu", generation_workers=1)
+MACHINE = Machine(device="cpu", workers=1)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -36,6 +36,13 @@ def test_a_request_does_not_depend_on_the_others(scenes: list[Scene]) -> None:
     assert few.items() <= many.items()
 
 
+def test_a_plan_is_the_sum_of_its_parts(scenes: list[Scene]) -> None:
+    whole = plan(config(counts={"night": 8, "sunny": 3}), scenes)
+    first = plan(config(counts={"night": 4, "sunny": 1}), scenes)
+    rest = plan(config(counts={"night": 4, "sunny": 2}, after={"night": 4, "sunny": 1, "foggy": 9}), scenes)
+    assert sorted(first + rest, key=lambda r: r.id) == sorted(whole, key=lambda r: r.id)
+
+
 def test_the_order_of_the_conditions_does_not_count(scenes: list[Scene]) -> None:
     one, other = ({"night": 2, "sunny": 3}, {"sunny": 3, "night": 2})
     assert plan(config(counts=one), scenes) == plan(config(counts=other), scenes)

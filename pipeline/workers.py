@@ -1,11 +1,10 @@
-"""Processes that paint the shards of a data set side by side. Any of them may die at any moment."""
+"""Processes of this machine that make units side by side. Any of them may die at any moment."""
 
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from generation.shards import Shard, paint_shards, shard_painter
-from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.records import GenerationRequest
+from pipeline.units import Load, Unit, make_units
 
 Work = Callable[[str], Iterator[int]]
-"""Paints on a device; after each image, how many would be lost now. Sent to processes, so it must pickle."""
+"""Works on a device; after each image, how many would be lost now. Sent to processes, so it must pickle."""
 
 MOST_ON_CPU = 4  # `auto` on a large machine: every worker holds the networks in memory
-MOST_DEATHS = 3  # in a row, without a shard being finished
+MOST_DEATHS = 3  # in a row, without a unit being finished
 
 
 @dataclass
@@ -39,28 +35,27 @@ class Worker:
     unsaved: int = 0
 
 
-def paint(
-    shards: Sequence[Shard], config: GenerationConfig, scenes: Sequence[Scene], machine: Machine
-) -> Iterator[None]:
-    """Paint the shards that are missing, with as many processes as `machine` says; one item per image."""
-    missing = [shard for shard in shards if not shard.done]
-    devices = worker_devices(machine, len(missing))
+def run(units: Sequence[Unit], load: Load, machine: Machine, *, most_on_cpu: int = MOST_ON_CPU) -> Iterator[None]:
+    """Make the units that are missing: an `Executor`. In this process where one is enough, else in one per device.
+
+    `most_on_cpu`: processes that `machine.workers: auto` starts at most without a GPU.
+    """
+    missing = [unit for unit in units if not unit.done]
+    devices = worker_devices(machine, len(missing), most_on_cpu)
     if len(devices) <= 1:
-        images: Iterator[object] = paint_shards(missing, config, scenes, devices[0]) if devices else iter(())
+        images: Iterator[object] = make_units(missing, load, devices[0]) if devices else iter(())
     else:
-        sources = {request.source for shard in missing for request in shard.requests}
-        needed = [scene for scene in scenes if scene.id in sources]
-        images = watch(partial(paint_shards, missing, config, needed), devices)
-    left = sum(len(shard.requests) for shard in missing)
+        images = watch(partial(make_units, missing, load), devices)
+    left = sum(unit.items for unit in missing)
     for _ in images:
         left -= 1
         yield
-    yield from [None] * left  # painted by other calls
+    yield from [None] * left  # made by other calls
 
 
-def worker_devices(machine: Machine, shards: int) -> list[str]:
-    """The device of each worker, never more workers than shards. Raises UserError where there is no such device."""
-    wanted = machine.generation_workers
+def worker_devices(machine: Machine, units: int, most_on_cpu: int = MOST_ON_CPU) -> list[str]:
+    """The device of each worker, never more workers than units. Raises UserError where there is no such device."""
+    wanted = machine.workers
     gpus = 0
     if machine.device != "cpu":
         import torch  # slow to import
@@ -69,21 +64,8 @@ def worker_devices(machine: Machine, shards: int) -> list[str]:
 
         gpus = torch.cuda.device_count() if device_of(machine).type == "cuda" else 0
     if gpus == 0:
-        return ["cpu"] * min(shards, min(_cores(), MOST_ON_CPU) if wanted == "auto" else wanted)
-    return [f"cuda:{k % gpus}" for k in range(min(shards, gpus if wanted == "auto" else wanted))]
-
-
-def measure(
-    config: GenerationConfig, requests: Sequence[GenerationRequest], scenes: Sequence[Scene], machine: Machine
-) -> float:
-    """Seconds in which one worker paints `requests`, without loading; on a GPU it paints them once before."""
-    device = worker_devices(machine, 1)[0]
-    make_samples = shard_painter(config, scenes, device)
-    if device != "cpu":
-        list(make_samples(requests))
-    start = time.perf_counter()
-    list(make_samples(requests))
-    return time.perf_counter() - start
+        return ["cpu"] * min(units, min(_cores(), most_on_cpu) if wanted == "auto" else wanted)
+    return [f"cuda:{k % gpus}" for k in range(min(units, gpus if wanted == "auto" else wanted))]
 
 
 def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
@@ -92,7 +74,7 @@ def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
     Raises the UserError of a process, or one when they keep dying.
     """
     workers = [_start(work, device) for device in devices]
-    deaths, repainted = 0, 0
+    deaths, remade = 0, 0
     try:
         while workers:
             ready = wait([worker.told for worker in workers])
@@ -101,15 +83,15 @@ def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
                 if isinstance(message, int):
                     worker.unsaved = message
                     deaths = 0 if message == 0 else deaths
-                    repainted -= 1
-                    if repainted < 0:  # an image that was not counted before
-                        repainted = 0
+                    remade -= 1
+                    if remade < 0:  # an image that was not counted before
+                        remade = 0
                         yield
                     continue
                 workers.remove(worker)
                 if end := _ended(worker, message):
                     deaths += 1
-                    repainted += worker.unsaved
+                    remade += worker.unsaved
                     _complain(end, deaths)
                     workers.append(_start(work, worker.device))
     finally:
@@ -135,7 +117,7 @@ def _start(work: Work, device: str) -> Worker:
 
 
 def _work(work: Work, device: str, tells: Connection) -> None:
-    """What a worker does: paint, and tell after each image; at last perhaps a UserError or a traceback."""
+    """What a worker does: make, and tell after each image; at last perhaps a UserError or a traceback."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for unsaved in work(device):
@@ -168,7 +150,7 @@ def _ended(worker: Worker, message: object) -> str | None:
     if isinstance(message, UserError):
         raise message
     if message is not None:
-        raise RuntimeError(f"a process that paints on {worker.device} failed:\n{message}")
+        raise RuntimeError(f"a worker process on {worker.device} failed:\n{message}")
     code = worker.process.exitcode or 0
     if code == 0:
         return None
@@ -178,10 +160,11 @@ def _ended(worker: Worker, message: object) -> str | None:
 def _complain(end: str, deaths: int) -> None:
     if deaths >= MOST_DEATHS:
         raise UserError(
-            f"{deaths} painting processes in a row died before they had finished a shard, the last was {end} (too"
-            " little memory?): lower machine.generation_workers or generation.batch_size; finished shards are kept"
+            f"{deaths} worker processes in a row died before they had finished a file, the last was {end} (too little"
+            " memory?): lower machine.workers, or generation.batch_size or machine.evaluation_batch; finished files are"
+            " kept"
         )
-    print(f"flexseg: a process that paints was {end}; another one takes over its shard", file=sys.stderr)
+    print(f"flexseg: a worker process was {end}; another one takes over its file", file=sys.stderr)
 
 
 def _cores() -> int:

@@ -1,0 +1,40 @@
+"""Who makes the units of a stage, and where a segmenter is trained."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import workers
+from pipeline.config.machine import Machine
+from pipeline.units import Executor
+
+if TYPE_CHECKING:
+    from training.train import Launch
+
+
+def check_cluster(machine: Machine) -> None:
+    """UserError if the cluster that `machine` names is not there or lacks what it asks for."""
+    from flows import ray_cluster
+
+    with ray_cluster.connected():
+        ray_cluster.resource(machine, machine.processes)
+
+
+def units(machine: Machine, *, inputs: Sequence[Path] = (), most_on_cpu: int = workers.MOST_ON_CPU) -> Executor:
+    """The executor that `machine.executor` names. `inputs`: files and folders that every node of a cluster must be
+    able to read; `most_on_cpu`: see `workers.run`."""
+    if machine.executor == "ray":
+        from flows import ray_units
+
+        return partial(ray_units.run, inputs=inputs)
+    return partial(workers.run, most_on_cpu=most_on_cpu)
+
+
+def training(machine: Machine) -> "Launch | None":
+    """What runs the processes of a training elsewhere, None for this machine."""
+    if machine.executor == "ray":
+        from flows import ray_training
+
+        return ray_training.launch
+    return None

@@ -1,0 +1,42 @@
+"""Scripts that tests run in processes of their own, and end."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def alive(process: int) -> bool:
+    """Whether the process still runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def workers_of(process: int) -> list[int]:
+    """The processes that a process has spawned to make units."""
+    listed = subprocess.run(["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+    return [int(pid) for pid, parent, command in rows if int(parent) == process and "spawn_main" in command]
+
+
+def start(file: Path, script: str, *arguments: str) -> subprocess.Popen[str]:
+    """Run a script in a process group of its own."""
+    file.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": f"{file.parent}:{ROOT}"}
+    command = [sys.executable, str(file), *arguments]
+    return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(true: Callable[[], object], seconds: float = 120) -> None:
+    """Look again and again; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

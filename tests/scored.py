@@ -1,0 +1,65 @@
+"""Evaluation of plain `predict` functions, in this process."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from evaluation.evaluate import evaluate
+from evaluation.inference import Predict, Prediction, predictor
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.machine import Machine
+from pipeline.datasets import Scene
+from pipeline.labels import IGNORE, TRAIN_IDS
+from pipeline.progress import Track, silent
+
+CPU = Machine(device="cpu")
+
+
+def score(
+    predict: Predict,
+    domains: Mapping[str, Sequence[Scene]],
+    config: EvaluationConfig,
+    folder: Path,
+    *,
+    progress: Track = silent,
+) -> None:
+    """`evaluate` with a `predict` that needs no loading."""
+    evaluate(lambda device, batch_size: predict, domains, config, folder, machine=CPU, progress=progress)
+
+
+def write_scenes(folder: Path, count: int, size: tuple[int, int] = (16, 24)) -> list[Scene]:
+    """Scenes whose image holds its own label map in the red channel, so that a predictor can read the truth."""
+    folder.mkdir(parents=True)
+    scenes = read_scenes(folder, count)
+    for index, scene in enumerate(scenes):
+        label = np.full(size, 2, np.uint8)
+        label[:, : size[1] // 2] = index % 3
+        label[0] = IGNORE
+        image = np.repeat(label[..., None], 3, axis=2)
+        Image.fromarray(image).save(folder / f"{index}.png")
+        Image.fromarray(label).save(scene.label)
+    return scenes
+
+
+def read_scenes(folder: Path, count: int) -> list[Scene]:
+    """The scenes that are there already."""
+    return [Scene(f"scene{k}", folder / f"{k}.png", folder / f"{k}_label.png", TRAIN_IDS) for k in range(count)]
+
+
+def read_truth(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+    """Knows the truth of such scenes."""
+    return Prediction(np.where(images[..., 0] == IGNORE, 0, images[..., 0]).astype(np.uint8))
+
+
+def load_small(device: str, batch_size: int) -> Predict:
+    """A small network of random weights whose sums are long enough to differ with the number of threads."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 64, 7, padding=3), torch.nn.GELU(), torch.nn.Conv2d(64, 19, 7, padding=3)
+        )
+    return predictor(network, EvaluationConfig(), torch.device(device), batch_size)
