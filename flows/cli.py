@@ -5,7 +5,7 @@ import os
 import typer
 
 from flows import interrupts
-from flows.commands import data, experiments, images, models
+from flows.commands import cache, cluster, data, experiments, images, models
 from flows.errors import OneLineErrors
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ for command in (
     experiments.evaluate,
     experiments.compare,
     models.convert,
+    cluster.regenerate,
+    cluster.reevaluate,
+    cluster.deploy,
 ):
     app.command()(command)
 
@@ -33,9 +36,20 @@ weights.command("train")(models.weights_train)
 weights.command("measure")(models.weights_measure)
 app.add_typer(weights, name="weights")
 
+registered = typer.Typer(no_args_is_help=True, help="Segmenters that every flexseg reevaluate scores.")
+registered.command("register")(models.models_register)
+registered.command("list")(models.models_list)
+app.add_typer(registered, name="models")
+
 data_sets = typer.Typer(no_args_is_help=True, help="Look at the data sets that a config names.")
 data_sets.command("check")(data.data_check)
 app.add_typer(data_sets, name="data")
+
+artifacts = typer.Typer(no_args_is_help=True, help="Look at the artifact store, verify and tidy it.")
+artifacts.command("list")(cache.cache_list)
+artifacts.command("verify")(cache.cache_verify)
+artifacts.command("prune")(cache.cache_prune)
+app.add_typer(artifacts, name="cache")
 
 
 def main() -> None:

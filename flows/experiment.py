@@ -1,43 +1,37 @@
 """The experiment as a Prefect flow: Prefect orders the stages, the store alone knows what is done."""
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from prefect import flow
 
-from prefect import Task, flow
-from prefect.cache_policies import NO_CACHE
-
-from flows import stages
+from flows import pages, stages
 from flows.models import other_models
 from flows.run import Run
-from pipeline.config.experiment import ExperimentConfig
-from pipeline.progress import bar
+from flows.tasks import run_name, task
+from pipeline.config.experiment import load_config
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _task(stage: Callable[P, R]) -> Task[P, R]:
-    return Task(stage, cache_policy=NO_CACHE, persist_result=False)
+world, labels, generated = task(stages.world), task(stages.labels), task(stages.generated)
+segmenter, evaluation, report = task(stages.segmenter), task(stages.evaluation), task(stages.report)
 
 
-world, labels, generated = _task(stages.world), _task(stages.labels), _task(stages.generated)
-segmenter, evaluation, report = _task(stages.segmenter), _task(stages.evaluation), _task(stages.report)
+@flow(name="experiment", flow_run_name=run_name, persist_result=False)
+def experiment(config: str = "toy", overrides: list[str] = []) -> Run:
+    """From label maps to the report: paint images, train every method, evaluate, compare. Finished stages are taken
+    from the store.
 
-
-@flow(name="experiment", persist_result=False, validate_parameters=False)
-def experiment(config: ExperimentConfig) -> Run:
-    """From label maps to the report. What is in the store already is taken from there."""
-    run = Run(config, bar)
+    Args:
+        config: A preset's name (toy, toy-3-seeds, gta-dginstyle and so on), or the path of a YAML file on the worker.
+        overrides: Keys of the config to replace, each as in training.iterations=100.
+    """
+    run = Run(load_config(config, overrides), pages.track)
     stages.check(run)
     world(run)
     labels(run)
-    images = generated(run) if config.generation else None
+    images = generated(run) if run.config.generation else None
     results = []
-    for seed in config.training.seeds:
-        for method in config.training.methods:
+    for seed in run.config.training.seeds:
+        for method in run.config.training.methods:
             model = segmenter(run, method, seed, images)
             results.append(stages.Result(method, seed, model, evaluation(run, model.key, model.folder / "segmenter")))
     for name, (key, folder) in other_models(run).items():
         results.append(stages.Result(name, 0, None, evaluation(run, key, folder)))
-    report(run, images, results)
+    pages.show_report(report(run, images, results))
     return run

@@ -4,6 +4,11 @@ import os
 import signal
 from pathlib import Path
 
+from pipeline.errors import UserError
+
+HEARTBEAT_S = "30"
+"""How often a flow says that it lives; Prefect allows no shorter time."""
+
 
 def configure_prefect(store: Path) -> None:
     """Sets what the user has not set in the environment. Must be called before prefect is imported.
@@ -22,6 +27,7 @@ def configure_prefect(store: Path) -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": HEARTBEAT_S,
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -37,9 +43,29 @@ def start_server() -> None:
     from prefect.settings import get_current_settings
 
     if get_current_settings().api.url is not None:
+        reachable_server()
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         SubprocessASGIServer().start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def reachable_server() -> str:
+    """The address of the Prefect server that is configured. UserError if none is, or none answers there."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if url is None:
+        raise UserError(
+            "no Prefect server is named: start one (prefect server start) and set PREFECT_API_URL to its address"
+        )
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise UserError(
+            f"no Prefect server answers at {url} ({error}): start it, or set PREFECT_API_URL to another one"
+        )
+    return str(url)

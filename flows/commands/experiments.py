@@ -16,19 +16,17 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
 
     Exit code: 2 if files of the targets had to be skipped; the report lists them.
     """
-    from flows.run import Run
     from flows.settings import configure_prefect, start_server
     from flows.stages import check
-    from pipeline.config.experiment import load_config
 
-    settings = load_config(config, overrides)
-    check(Run(settings))  # the flow checks too, but only after Prefect's server has started
-    configure_prefect(settings.machine.store)
+    checked = load(config, overrides)
+    check(checked)  # the flow checks too, but only after Prefect's server has started
+    configure_prefect(checked.config.machine.store)
     start_server()
     from flows.experiment import experiment
     from flows.summary import print_summary
 
-    if not print_summary(experiment(settings)):
+    if not print_summary(experiment(config, overrides)):
         sys.exit(2)
 
 
@@ -103,7 +101,7 @@ def evaluate(
     from flows.summary import print_evaluation
 
     run = load(config, overrides)
-    key, folder = find_model(run, model)
+    key, folder = find_model(run.store, model)
     before = evaluations(baseline, run.store) if baseline is not None else []
     evaluation = stages.evaluation(run, key, folder)
     complete = print_evaluation(evaluation)

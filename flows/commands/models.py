@@ -8,6 +8,9 @@ import typer
 from flows.commands.options import ConfigArgument, SetOption, load
 from pipeline.errors import UserError
 
+StoreOption = Annotated[Path, typer.Option(metavar="DIR", help="The store (machine.store) that re-evaluations use.")]
+RemoteOption = Annotated[str | None, typer.Option(metavar="URL", help="Their remote store (machine.remote), if any.")]
+
 
 def convert(
     checkpoint: Annotated[
@@ -51,3 +54,35 @@ def weights_measure(config: ConfigArgument, overrides: SetOption = []) -> None:
     from flows.summary import print_quality
 
     print_quality(quality(load(config, overrides)))
+
+
+def models_register(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it in tables and notifications.")],
+    model: Annotated[
+        str, typer.Option(metavar="FOLDER_OR_KEY", help="As for flexseg evaluate; a folder is read anew each time.")
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER_OR_KEY", help="The evaluation that it must not fall below; else its first one."),
+    ] = None,
+    store: StoreOption = Path("cache"),
+    remote: RemoteOption = None,
+) -> None:
+    """Have a segmenter scored by every flexseg reevaluate. A name that is registered already is replaced."""
+    from flows.registered import register
+    from pipeline.store import ArtifactStore
+
+    record = register(ArtifactStore(store, remote=remote), name, model, baseline)
+    print(f"{record.name}: {record.model}, baseline {record.baseline or 'will be its first evaluation'}")
+
+
+def models_list(
+    store: StoreOption = Path("cache"),
+    remote: RemoteOption = None,
+) -> None:
+    """Print the registered models and their baselines."""
+    from flows.registered import registered
+    from pipeline.store import ArtifactStore
+
+    for record in registered(ArtifactStore(store, remote=remote)):
+        print(f"{record.name}: {record.model}, baseline {record.baseline or 'will be its first evaluation'}")

@@ -41,7 +41,7 @@ MINI: dict[str, Any] = {
         "optimizer": {"warmup": 1},
     },
     "evaluation": {"keep_predictions": 1},
-    "machine": {"device": "cpu", "generation_workers": 1},  # a process more costs 20 s of imports
+    "machine": {"device": "cpu", "workers": 1},  # a process more costs 20 s of imports
 }
 
 
@@ -85,3 +85,23 @@ def mini(write_config: Callable[..., Path], stand_in_weights: Path) -> Callable[
     """The miniature's config with overrides, for tests that generate nothing."""
     path = write_config(stand_in_weights)
     return lambda *overrides: load_config(path, overrides)
+
+
+@pytest.fixture
+def one_class_segmenter(tmp_path: Path) -> Callable[[str, int], Path]:
+    """Writes a network of random weights that sees one class everywhere."""
+
+    def write(name: str, class_id: int) -> Path:
+        import torch
+
+        from pipeline.config.training import NetworkConfig
+        from training.networks import Segmenter
+
+        network = Segmenter.create(NetworkConfig.model_validate(MINI["training"]["network"]), 0)
+        with torch.no_grad():
+            assert network.classifier.bias is not None
+            network.classifier.bias[class_id] = 100
+        network.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return write

@@ -87,6 +87,50 @@ def test_bad_label_in_the_flow_is_one_line(
     assert "Traceback" not in result.output and result.stderr.count("label id 76") == 1
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("prefect_home")
+def test_regeneration_adds_images(tmp_path: Path, config: Path) -> None:
+    first = flexseg("regenerate", str(config), "--count", "night=2", "--class", "road=1.0")
+    assert first.exit_code == 0, first.output
+    second = flexseg("regenerate", str(config), "--count", "night=1")
+    assert second.exit_code == 0, second.output
+    folders = [Path(result.stdout.splitlines()[-1]) for result in (first, second)]
+    assert [len(list((folder / "data").glob("*.parquet"))) for folder in folders] == [1, 1]
+    plans = [[json.loads(line)["id"] for line in (folder / "plan.jsonl").open()] for folder in folders]
+    assert plans == [["night-000000", "night-000001"], ["night-000002"]]
+    assert f"--set 'data.generated=[{folders[0]}, {folders[1]}]'" in second.stdout
+    wrong = flexseg("regenerate", str(config), "--count", "night")
+    assert (wrong.exit_code, wrong.stderr.splitlines()[-1][:33]) == (2, "flexseg: --count night: wanted a ")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("prefect_home")
+def test_a_worse_model_fails_its_reevaluation(
+    tmp_path: Path,
+    write_config: Callable[..., Path],
+    stand_in_weights: Path,
+    one_class_segmenter: Callable[[str, int], Path],
+) -> None:
+    config = str(
+        write_config(stand_in_weights, data={"toytown": {"source_images": 2, "target_images": 4, "size": [64, 128]}})
+    )
+    nothing = flexseg("reevaluate", config)
+    assert nothing.exit_code == 2 and "no model is registered" in nothing.stderr.splitlines()[-1]
+    model = str(one_class_segmenter("mine", 0))
+    registered = flexseg("models", "register", "mine", "--model", model, "--store", str(tmp_path / "store"))
+    assert registered.stdout.splitlines() == [f"mine: {model}, baseline will be its first evaluation"]
+    first, again = flexseg("reevaluate", config), flexseg("reevaluate", config)
+    assert first.exit_code == again.exit_code == 0, first.output + again.output
+    assert "baseline from now on" in first.stdout and "+0.00 against its baseline" in again.stdout
+    one_class_segmenter("mine", 16)
+    late = flexseg("reevaluate", config, "--set", "machine.timeout_hours.evaluation=1e-6")
+    assert late.exit_code == 3 and "stage 'evaluation' took longer than 0.0 s" in late.stdout, late.output
+    worse = flexseg("reevaluate", config, "--max-drop", "0.1")
+    assert worse.exit_code == 3, worse.output
+    assert worse.stderr.splitlines()[-1] == "flexseg: 1 of 1 registered models failed: mine"
+    assert "mIoU fell by" in worse.stdout and "Traceback" not in worse.output
+
+
 def test_single_commands_share_the_store_with_the_flow(tmp_path: Path, config: Path) -> None:
     plan = flexseg("plan", str(config))
     assert plan.exit_code == 0 and "4 images of 64x32 px" in plan.stdout and "to be made" in plan.stdout

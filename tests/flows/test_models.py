@@ -47,7 +47,7 @@ def theirs(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_our_segmenters_predict_as_the_single_predictor_does(mini: Mini, ours: Path, scale: float) -> None:
-    _, folder = find_model(Run(mini()), str(ours))
+    _, folder = find_model(Run(mini()).store, str(ours))
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3)).astype(np.uint8)
     size = (round(40 * scale), round(64 * scale))
     labels, _ = predictor(network(folder, CPU), EvaluationConfig(), CPU, batch_size=2)(images, size)

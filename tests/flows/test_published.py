@@ -26,7 +26,7 @@ def test_golden_convert(golden: Path, tmp_path: Path, suffix: str) -> None:
     result = CliRunner().invoke(app, ["convert", str(checkpoint), "--output", str(tmp_path / "converted")])
     assert result.exit_code == 0, result.output
     run = Run(load_config("toy", [f"machine.store={tmp_path / 'store'}"]))
-    _, folder = find_model(run, result.stdout.strip())
+    _, folder = find_model(run.store, result.stdout.strip())
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
     with torch.inference_mode():
         logits = network(folder, torch.device("cpu"))(reference["input"] * deviation + mean)

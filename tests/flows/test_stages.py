@@ -108,16 +108,16 @@ def test_check_finds_what_would_fail_late(mini: Mini) -> None:
 def test_find_model_wants_a_segmenter(mini: Mini, tmp_path: Path) -> None:
     run = Run(mini())
     with pytest.raises(UserError, match=r"holds a config.json"):
-        find_model(run, str(tmp_path))
+        find_model(run.store, str(tmp_path))
     with pytest.raises(UserError, match="no artifact's key starts"):
-        find_model(run, "abcdef")
+        find_model(run.store, "abcdef")
     world = run.world
     assert world is not None
     with pytest.raises(UserError, match="is a 'world' artifact"):
-        find_model(run, world.key)
+        find_model(run.store, world.key)
     (tmp_path / "segmenter").mkdir()
     (tmp_path / "segmenter" / "config.json").write_text("{}")
-    fingerprint, folder = find_model(run, str(tmp_path))
+    fingerprint, folder = find_model(run.store, str(tmp_path))
     assert folder == tmp_path / "segmenter"
     (folder / "config.json").write_text("{ }")
-    assert find_model(run, str(tmp_path))[0] != fingerprint
+    assert find_model(run.store, str(tmp_path))[0] != fingerprint

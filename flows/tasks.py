@@ -1,0 +1,106 @@
+"""A stage as a Prefect task: tried again where that may help, ended at its time limit, one at a time on the GPUs."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.tasks import exponential_backoff
+
+from flows.limits import EndedError, limited
+from flows.pages import progress_pages
+from flows.run import Run
+from pipeline.config.machine import Machine
+from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.store import KEY_DIGITS
+
+Ts = TypeVarTuple("Ts")
+R = TypeVar("R")
+
+GPU_LIMIT = "flexseg-gpu"
+"""The global concurrency limit of a Prefect server that says how many GPUs all flows may use at once."""
+GPU_STAGES = ("generated", "segmenter", "evaluation")
+LEASE_S = 120.0
+"""After this time a killed flow's GPUs are free again."""
+FIRST_DELAY_S = 10.0
+
+
+def task(stage: Callable[[Run, *Ts], R]) -> Callable[[Run, *Ts], R]:
+    """The stage as a task of a flow. How often it is tried and how long it may take stands in the run's machine."""
+
+    @functools.wraps(stage)
+    def work(run: Run, *args: *Ts) -> R:
+        with gpus(run.config.machine, stage.__name__):
+            hours = run.config.machine.timeout_hours.get(stage.__name__)  # type: ignore[call-overload]  # other names have none
+            if hours is None:
+                return stage(run, *args)
+            return limited(stage, run, args, hours, progress_pages())
+
+    @functools.wraps(stage)
+    def call(run: Run, *args: *Ts) -> R:
+        words = [str(word)[:KEY_DIGITS] for word in (stage.__name__, *args) if isinstance(word, str | int)]
+        return Task(
+            work,
+            name=stage.__name__,
+            task_run_name=" ".join(words),
+            cache_policy=NO_CACHE,  # the artifact store alone knows what is done
+            persist_result=False,
+            retries=run.config.machine.retries,
+            retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
+            retry_condition_fn=may_help,
+        )(run, *args)
+
+    return call
+
+
+def run_name() -> str:
+    """What a flow's run is called: `experiment toy`."""
+    return f"{flow_run.flow_name} {Path(flow_run.parameters['config']).stem}"
+
+
+def may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help: not where the user has to mend something."""
+    error = state.data
+    return isinstance(error, EndedError | StoreUnavailableError) or not isinstance(error, UserError)
+
+
+@contextmanager
+def gpus(machine: Machine, stage: str) -> Iterator[None]:
+    """Occupies as many slots of the server's GPU limit as the stage has processes, waiting for them where others have
+    them. Nothing happens without a GPU or a limit, nor on Ray, which counts GPUs itself."""
+    slots = _slots(machine, stage)
+    if slots == 0 or (limit := _gpu_limit()) is None:
+        yield
+        return
+    # A lost server must not end hours of work: the lease is renewed when the server is back.
+    with concurrency(GPU_LIMIT, occupy=min(slots, limit), lease_duration=LEASE_S, raise_on_lease_renewal_failure=False):
+        yield
+
+
+def _slots(machine: Machine, stage: str) -> int:
+    """GPUs of this machine that the stage uses."""
+    if stage not in GPU_STAGES or machine.device == "cpu" or machine.executor == "ray":
+        return 0
+    import torch  # slow to import
+
+    present = torch.cuda.device_count()
+    wanted = machine.processes if stage == "segmenter" else machine.workers
+    return present if wanted == "auto" else min(wanted, present)
+
+
+def _gpu_limit() -> int | None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_global_concurrency_limit_by_name(GPU_LIMIT)
+        except ObjectNotFound:
+            return None
+    return found.limit if found.active else None
