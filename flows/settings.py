@@ -38,6 +38,7 @@ def start_server() -> None:
 
     A terminal sends Ctrl-C to every process. Without its server an interrupted flow would try for minutes to report to
     it. The signal stays blocked in the process that is started now; here it is delivered once the server runs.
+    UserError where it does not start in time.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
@@ -45,9 +46,16 @@ def start_server() -> None:
     if get_current_settings().api.url is not None:
         reachable_server()
         return
+    server = SubprocessASGIServer()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        SubprocessASGIServer().start()
+        server.start()
+    except RuntimeError as error:
+        server.stop()
+        raise UserError(
+            f"Prefect's temporary server did not start ({' '.join(str(error).split())}): run again, give it longer by"
+            " PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or name a server in PREFECT_API_URL"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

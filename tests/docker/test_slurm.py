@@ -88,7 +88,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
     monkeypatch.setenv("FLEXSEG_BIN", str(folder))
     monkeypatch.chdir(folder)
-    files = {"key-file": "key", "socket": "munge", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "seed"}
+    files = {"key-file": "key", "socket": "munge", "pid-file": "pid", "log-file": "munge.log", "seed-file": "seed"}
     munge = ["munged", "--force", *(f"--{name}={folder / file}" for name, file in files.items())]
     try:
         for command in (munge, ["slurmctld"], ["slurmd", "-N", "n0"], ["slurmd", "-N", "n1"]):
