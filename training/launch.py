@@ -86,7 +86,7 @@ def leading() -> Iterator[bool]:
     if started_processes() == 1:
         yield True
         return
-    distributed.init_process_group(_backend("cuda" if torch.cuda.is_available() else "cpu"), timeout=TIMEOUT)
+    distributed.init_process_group(backend("cuda" if torch.cuda.is_available() else "cpu"), timeout=TIMEOUT)
     if distributed.get_rank() > 0:
         while (job := _broadcast(None)) is not None:
             work, arguments = job
@@ -128,7 +128,7 @@ def _on_rank(rank: int, world: _World, stop: Any, errors: Any, work: Callable[..
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // world.size))
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    distributed.init_process_group(_backend(world.device), world.store, TIMEOUT, world.size, rank)
+    distributed.init_process_group(backend(world.device), world.store, TIMEOUT, world.size, rank)
     parent = multiprocessing.parent_process()
     assert parent is not None
     try:
@@ -139,7 +139,7 @@ def _on_rank(rank: int, world: _World, stop: Any, errors: Any, work: Callable[..
     distributed.destroy_process_group()
 
 
-def _backend(device: str) -> str:
+def backend(device: str) -> str:
     """Tensors on a GPU go by NCCL, all others by gloo."""
     return "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
 

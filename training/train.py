@@ -50,6 +50,11 @@ class Job:
     pixels: np.ndarray | None
 
 
+Launch = Callable[[Job, Track], None]
+"""Calls `fit(job, progress, stop)` on `job.machine.processes` processes that form a process group, wherever they are,
+and returns when they are done. They all must see `job.folder`."""
+
+
 def train(
     config: TrainingConfig,
     method: Method,
@@ -61,26 +66,32 @@ def train(
     machine: Machine,
     pixels: np.ndarray | None = None,
     progress: Track = silent,
+    launch: Launch | None = None,
 ) -> None:
     """Writes into `folder`: `segmenter/` (weights, config.json and card), `log.jsonl` (one line per block),
     `learning_curve.png`, `previews/` (held-out scenes at each validation) and, with a tracker, `tracking/`.
 
     `generated` are the folders of generated data sets; `pixels` the source's class statistics (see
-    `pipeline.datasets.class_pixels`), counted here if they are not given. It trains in `machine.processes` processes,
-    or in those that torchrun or accelerate launch have started. While the run is unfinished `folder/checkpoint/` lets a
-    rerun go on where it stopped, to the same losses on a CPU; an interrupt (Ctrl-C, SIGTERM) writes it before it
-    propagates. The number of processes may differ in the rerun: losses then agree but for rounding and dropout.
+    `pipeline.datasets.class_pixels`), counted here if they are not given. It trains in `machine.processes` processes of
+    this machine, in those that torchrun or accelerate launch have started, or where `launch` has them run. While the
+    run is unfinished `folder/checkpoint/` lets a rerun go on where it stopped, to the same losses on a CPU; an
+    interrupt (Ctrl-C, SIGTERM) writes it before it propagates. The number of processes may differ in the rerun: losses
+    then agree but for rounding and dropout.
     UserError: no images, crops larger than images, a loss that diverges (the last good checkpoint is kept).
     """
     config = config.of(method)
     check(config, method, source, generated, machine)
+    if launch is None:
+        check_devices(machine)
     folder.mkdir(parents=True, exist_ok=True)
     if not config.rare_classes:
         pixels = None
     elif pixels is None:
         pixels = class_pixels(source, progress)
     job = Job(config, method, seed, tuple(source), tuple(generated), folder, machine, pixels)
-    if started_processes() > 1:
+    if launch is not None:
+        launch(job, progress)
+    elif started_processes() > 1:
         share(fit, (job, progress))
     elif machine.processes > 1:
         run_on_ranks(machine.processes, device_of(machine).type, fit, (job, progress))
@@ -106,15 +117,18 @@ def check(
             " torchrun or accelerate launch"
         )
     processes = max(started, machine.processes)
-    gpus = torch.cuda.device_count() if device_of(machine).type == "cuda" else processes
-    if machine.processes > gpus:
-        raise UserError(f"machine.processes is {machine.processes}, but torch sees {gpus} GPUs here: lower it")
     if config.batch_size % (processes * config.accumulation):
         raise UserError(
             f"training.batch_size {config.batch_size} does not divide over {processes} processes in"
             f" training.accumulation {config.accumulation} parts: make it a multiple of"
             f" {processes * config.accumulation}"
         )
+
+
+def check_devices(machine: Machine) -> None:
+    """UserError if this machine lacks the GPUs that `machine` asks for."""
+    if device_of(machine).type == "cuda" and machine.processes > (gpus := torch.cuda.device_count()):
+        raise UserError(f"machine.processes is {machine.processes}, but torch sees {gpus} GPUs here: lower it")
 
 
 def fit(job: Job, progress: Track, stop: Stop) -> None:
