@@ -28,12 +28,6 @@ while len(done.read_text().splitlines() if done.exists() else []) < {ITEMS}:
     with done.open("a") as file:
         file.write(os.environ.get("SLURM_RESTART_COUNT", "0") + "\\n")
 """
-RAY_STAND_IN = f"""#!{sys.executable}
-import sys, ray
-print("arguments", *sys.argv[1:], flush=True)
-ray.init(log_to_driver=False)
-print("nodes", sum(node["Alive"] for node in ray.nodes()), flush=True)
-"""
 
 
 def ports(count: int) -> list[int]:
@@ -130,18 +124,3 @@ def test_a_job_near_its_limit_is_queued_again_and_continues(slurm: Path) -> None
     log = (slurm / f"flexseg-{job}.log").read_text()
     assert log.count("arguments run toy\n") == 2
     assert log.count("is queued again and continues") == 1
-
-
-@pytest.mark.slow
-def test_several_nodes_become_a_ray_cluster(slurm: Path) -> None:
-    """Two Ray nodes and a driver start at once on one machine: on a busy one that takes longer than Ray's own limit."""
-    (slurm / "ray").symlink_to(Path(sys.executable).with_name("ray"))
-    (slurm / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (slurm / "python").chmod(0o755)
-    job = submit(slurm, RAY_STAND_IN, "--nodes=2", "--cpus-per-task=1")
-    log = slurm / f"flexseg-{job}.log"
-    wait_until(lambda: run("squeue", "--noheader", f"--jobs={job}") == "" and log.exists(), 240)
-    text = log.read_text()
-    if "timed out during startup" in text and (os.getloadavg()[0] > (os.cpu_count() or 1)):
-        pytest.skip("this machine is too busy: a Ray node took longer than the 30 s that Ray allows it")
-    assert "arguments run toy --set machine.executor=ray\nnodes 2\n" in text
