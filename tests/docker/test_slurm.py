@@ -82,7 +82,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
     monkeypatch.setenv("FLEXSEG_BIN", str(folder))
     monkeypatch.chdir(folder)
-    files = {"key-file": "key", "socket": "munge", "pid-file": "pid", "log-file": "munge.log", "seed-file": "seed"}
+    files = {"key-file": "key", "socket": "munge", "pid-file": "m.pid", "log-file": "munge.log", "seed-file": "seed"}
     munge = ["munged", "--force", *(f"--{name}={folder / file}" for name, file in files.items())]
     try:
         for command in (munge, ["slurmctld"], ["slurmd", "-N", "n0"], ["slurmd", "-N", "n1"]):
@@ -92,9 +92,8 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     finally:
         subprocess.run(["scancel", "--user=root"], check=False)
         wait_until(lambda: run("squeue", "--noheader") == "")
-        for name in ("slurmd-n0", "slurmd-n1", "slurmctld", "munge"):
-            if (pid := folder / f"{name}.pid").exists():
-                os.kill(int(pid.read_text()), 15)
+        for pid in folder.glob("*.pid"):
+            os.kill(int(pid.read_text()), 15)
         shutil.rmtree(folder, ignore_errors=True)
 
 
