@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from flows import ray_training, ray_units, stages
 from flows.limits import EndedError
@@ -23,12 +22,11 @@ from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.labels import TRAIN_IDS
 from pipeline.store import Artifact
 from pipeline.units import WORK, Unit, claimed
 from tests import ray_loads
 from tests.ray_nodes import ROOT, Node, cluster
-from tests.training.conftest import TINY, paint
+from tests.training.conftest import TINY, write_scenes
 from training.networks import Segmenter
 from training.train import train
 
@@ -188,14 +186,7 @@ def test_painting_and_scoring_go_on_when_a_node_is_lost(
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> list[Scene]:
-    made = []
-    for index in range(10):
-        image, label = paint("source", index)
-        paths = tmp_path / f"{index}.png", tmp_path / f"{index}_label.png"
-        for file, pixels in zip(paths, (image, label), strict=True):
-            Image.fromarray(pixels).save(file)
-        made.append(Scene(str(index), *paths, TRAIN_IDS))
-    return made
+    return write_scenes(tmp_path)
 
 
 def log(folder: Path) -> list[dict[str, Any]]:

@@ -34,6 +34,18 @@ def paint(name: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     return (colors + random.normal(0, 10, colors.shape)).clip(0, 255).astype(np.uint8), label
 
 
+def write_scenes(folder: Path) -> list[Scene]:
+    """Ten painted scenes, as PNG files in `folder`."""
+    made = []
+    for index in range(10):
+        image, label = paint("source", index)
+        paths = folder / f"{index}.png", folder / f"{index}_label.png"
+        for path, pixels in zip(paths, (image, label), strict=True):
+            Image.fromarray(pixels).save(path)
+        made.append(Scene(str(index), *paths, TRAIN_IDS))
+    return made
+
+
 @pytest.fixture
 def generated(tmp_path: Path) -> Path:
     """A generated data set of eight 40x48 px images, two of them painted from each of the first four scenes."""
@@ -54,14 +66,7 @@ def generated(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> list[Scene]:
-    made = []
-    for index in range(10):
-        image, label = paint("source", index)
-        paths = tmp_path / f"{index}.png", tmp_path / f"{index}_label.png"
-        for path, pixels in zip(paths, (image, label), strict=True):
-            Image.fromarray(pixels).save(path)
-        made.append(Scene(str(index), *paths, TRAIN_IDS))
-    return made
+    return write_scenes(tmp_path)
 
 
 @pytest.fixture
