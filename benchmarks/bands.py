@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.record import Row, record
-from pipeline.boundaries import boundary_granularity
-from pipeline.labels import IGNORE, NUM_CLASSES
+from pipeline.data.boundaries import boundary_granularity
+from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.seeding import generator
 from pipeline.toytown import render_source
 from training.losses import uncertainty_weights

@@ -31,10 +31,10 @@ from evaluation.metrics import confusion_matrix, count
 from evaluation.scoring import Loaded, load_scene
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
-from pipeline.labels import CLASS_NAMES, IGNORE, NUM_CLASSES, TRAIN_IDS
-from pipeline.progress import silent
+from pipeline.data.datasets import Scene
+from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES, TRAIN_IDS
 from pipeline.toytown import TARGETS, render_target
+from pipeline.work.progress import silent
 
 SIZE = (1024, 2048)
 SCENE_SIZE = (512, 1024)

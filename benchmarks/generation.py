@@ -34,9 +34,9 @@ from generation.schedulers import starting_noise
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import find_scenes
-from pipeline.devices import device_of
-from pipeline.records import GenerationRequest
+from pipeline.data.datasets import find_scenes
+from pipeline.requests import GenerationRequest
+from pipeline.work.devices import device_of
 
 LABELS = Path(__file__).parents[2] / "shared" / "data" / "gta_labels"
 RELEASED, DIFFUSERS = "as released", "plain diffusers, one pass"

@@ -17,7 +17,7 @@ from generation.models import Generator
 from generation.schedulers import starting_noise
 from generation.windows import grid
 from pipeline.config.generation import FusionConfig, GenerationConfig
-from pipeline.records import GenerationRequest
+from pipeline.requests import GenerationRequest
 from pipeline.seeding import derive_seed
 
 Corner = tuple[int, int]

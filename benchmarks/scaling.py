@@ -23,9 +23,9 @@ from typing import Any
 
 from benchmarks.record import NOT_MEASURED, RESULTS, Row, record
 from benchmarks.simulation import Outcome, Rates, compare_with_reality, load_sleeper, simulate, units_in
-from pipeline import workers
 from pipeline.config.machine import Machine
-from pipeline.units import Make, claimed, make_units
+from pipeline.work import workers
+from pipeline.work.units import Make, claimed, make_units
 
 IMAGES, WORKERS = (10_000, 100_000, 1_000_000), (1, 8, 64)
 SIZES = (8, 16, 32, 48, 64, 128, 256, 512)

@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.record import Row, record
-from flows import ray_units
+from flows.ray import units as ray_units
 from pipeline.config.machine import Machine
-from pipeline.units import WORK, Unit
+from pipeline.work.units import WORK, Unit
 from tests.ray_loads import load_stamper
 from tests.ray_nodes import Node
 

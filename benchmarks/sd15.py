@@ -20,7 +20,7 @@ from generation.networks import build_controlnet, build_tokenizer
 from generation.schedulers import starting_noise
 from generation.windows import grid
 from pipeline.config.generation import GenerationConfig
-from pipeline.labels import NUM_CLASSES
+from pipeline.data.labels import NUM_CLASSES
 
 SIDE = 8192
 """Of the square matrices that the card's own rate is measured with."""

@@ -15,10 +15,10 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import workers
 from pipeline.config.machine import Machine
 from pipeline.seeding import generator
-from pipeline.units import WORK, Make, Unit
+from pipeline.work import workers
+from pipeline.work.units import WORK, Make, Unit
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from benchmarks.bands import measure_bands
 from benchmarks.record import NOT_MEASURED, Row, record
 from pipeline.config.experiment import load_config
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.datasets import Scene, class_pixels
-from pipeline.labels import TRAIN_IDS
+from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.labels import TRAIN_IDS
 from pipeline.seeding import generator
 from pipeline.toytown import render_source
 from training.data import Batch, TrainingSet, loader_rate

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.labels import IGNORE
+from pipeline.data.labels import IGNORE
 
 BINS = 15
 LEVELS = 512 * BINS

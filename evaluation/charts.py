@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from evaluation import curves, figures
-from evaluation.rows import Numbers, stat_at
-from pipeline.pictures import file_uri
+from evaluation.method_rows import Numbers, stat_at
+from pipeline.data.pictures import file_uri
 
 Charts = dict[str, Callable[[], Figure]]
 """How each chart is drawn, by the name of its file."""

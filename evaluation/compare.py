@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.bootstrap import Difference, joint, paired
-from evaluation.images import Images, read_images
+from evaluation.image_counts import Images, read_images
 from evaluation.metrics import share
 from pipeline.errors import UserError
 

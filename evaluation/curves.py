@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evaluation.figures import STYLE, Look, add_legend, looks, new_chart
-from evaluation.rows import Numbers
+from evaluation.method_rows import Numbers
 
 
 def learning_curve(numbers: Numbers, key: str) -> Figure:

@@ -14,18 +14,18 @@ from urllib.parse import quote
 
 import numpy as np
 
-from evaluation.images import Images, joined, save_images, stack
+from evaluation.image_counts import Images, joined, save_images, stack
 from evaluation.inference import Size, input_text
 from evaluation.metrics import Scores, class_iou, mean_iou, share
 from evaluation.parts import Part, Skipped, read_part
 from evaluation.scoring import LoadPredict, Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
-from pipeline.manifest import write_json
-from pipeline.progress import Track
-from pipeline.units import WORK, Executor, Unit, make_all
-from pipeline.workers import run
+from pipeline.data.datasets import Scene
+from pipeline.store.manifest import write_json
+from pipeline.work.progress import Track
+from pipeline.work.units import WORK, Executor, Unit, make_all
+from pipeline.work.workers import run
 
 PARTS = "parts"
 UNIT = 64

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.rows import Numbers
-from pipeline.labels import CLASS_NAMES
+from evaluation.method_rows import Numbers
+from pipeline.data.labels import CLASS_NAMES
 
 COLORS = ("#5b6770", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255")
 """Okabe and Ito's, which color-blind readers can tell apart; gray and wine stand for their black and yellow."""

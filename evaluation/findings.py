@@ -1,6 +1,6 @@
 """What the numbers say, in words. Every claim is computed; nothing here knows which method is ours."""
 
-from evaluation.rows import Numbers
+from evaluation.method_rows import Numbers
 from evaluation.summary import best_method
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 from evaluation.metrics import LabelMap, Scores
 from evaluation.scenes import Place
 from evaluation.scoring import Loaded, load_scene
-from pipeline.datasets import Scene
-from pipeline.labels import IGNORE, TRAIN_IDS, load_label_map
-from pipeline.pictures import Picture, colorize, data_uri, fit, side_by_side
+from pipeline.data.datasets import Scene
+from pipeline.data.labels import IGNORE, TRAIN_IDS, load_label_map
+from pipeline.data.pictures import Picture, colorize, data_uri, fit, side_by_side
 
 PICTURE_PX = 640
 """Longest side of a picture in the page; tiny ones are enlarged to it pixel by pixel, larger ones shrunk."""

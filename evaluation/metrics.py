@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.calibration import BINS, count_bins, expected_calibration_error
-from pipeline.boundaries import boundary_granularity
-from pipeline.labels import NUM_CLASSES
+from pipeline.data.boundaries import boundary_granularity
+from pipeline.data.labels import NUM_CLASSES
 
 LabelMap = NDArray[np.uint8]
 Confusion = NDArray[np.int64]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.images import Images, images_of, small_columns
+from evaluation.image_counts import Images, images_of, small_columns
 from evaluation.inference import Size
 
 

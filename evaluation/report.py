@@ -12,13 +12,13 @@ from matplotlib.colors import to_hex
 from evaluation import figures, gallery
 from evaluation.charts import draw_charts
 from evaluation.findings import findings, headline, signed
-from evaluation.rows import Numbers
+from evaluation.method_rows import Numbers
 from evaluation.scenes import SceneGroup, image_scores, pictured, scene_groups
 from evaluation.summary import ReportContent, best_method, pair, summarize
 from evaluation.tables import write_tables
-from pipeline.labels import CLASSES
-from pipeline.manifest import write_json
-from pipeline.progress import duration
+from pipeline.data.labels import CLASSES
+from pipeline.store.manifest import write_json
+from pipeline.work.progress import duration
 
 WEATHER_ORDER = ("plain", "sunny", "rainy", "snowy", "foggy", "night")
 SOFT = "#57616a"

@@ -5,7 +5,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluation.images import read_images
+from evaluation.image_counts import read_images
 
 ImageScores = Mapping[str, Mapping[str, float]]
 """Domain -> scene id -> share of its labeled pixels that are right."""

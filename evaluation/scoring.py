@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.images import stack
+from evaluation.image_counts import stack
 from evaluation.inference import Predict, Prediction, Size, input_size
 from evaluation.metrics import Counts, LabelMap, count
 from evaluation.parts import Part, Skipped, write_part
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.datasets import Scene, check_pair, load_image, load_label
+from pipeline.data.datasets import Scene, check_pair, load_image, load_label
+from pipeline.data.pictures import label_png
 from pipeline.errors import UserError
-from pipeline.pictures import label_png
-from pipeline.threads import THREADS, in_order, one_thread
-from pipeline.units import Make
+from pipeline.work.threads import THREADS, in_order, one_thread
+from pipeline.work.units import Make
 
 LoadPredict = Callable[[str, int], Predict]
 """load(device, batch_size): the `predict` of a segmenter on that device, which is given at most `batch_size` images (or

@@ -13,10 +13,10 @@ import pyarrow.dataset
 
 from evaluation.bootstrap import Difference, interval
 from evaluation.compare import compare
-from evaluation.images import read_images
+from evaluation.image_counts import read_images
+from evaluation.method_rows import Numbers, difference, method_row, pooled_confusion
 from evaluation.published import published_scores
-from evaluation.rows import Numbers, difference, method_row, pooled_confusion
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.rows import SCORES, Numbers
-from pipeline.labels import CLASS_NAMES
+from evaluation.method_rows import SCORES, Numbers
+from pipeline.data.labels import CLASS_NAMES
 
 Row = dict[str, Any]
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from evaluation.bootstrap import Difference
 from evaluation.compare import Comparison, compare, regressions
 from pipeline.errors import UserError
-from pipeline.manifest import read_manifest
-from pipeline.store import Artifact, ArtifactStore
+from pipeline.store.artifacts import Artifact, ArtifactStore
+from pipeline.store.manifest import read_manifest
 
 SHOWN_SCENES = 5
 

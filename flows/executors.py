@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import workers
 from pipeline.config.machine import Machine
-from pipeline.units import Executor
+from pipeline.work import workers
+from pipeline.work.units import Executor
 
 if TYPE_CHECKING:
     from training.train import Launch
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def check_cluster(machine: Machine) -> None:
     """UserError if the cluster that `machine` names is not there or lacks what it asks for."""
-    from flows import ray_cluster
+    from flows.ray import cluster as ray_cluster
 
     with ray_cluster.connected():
         ray_cluster.resource(machine, machine.processes)
@@ -25,7 +25,7 @@ def units(machine: Machine, *, inputs: Sequence[Path] = (), most_on_cpu: int = w
     """The executor that `machine.executor` names. `inputs`: files and folders that every node of a cluster must be
     able to read; `most_on_cpu`: see `workers.run`."""
     if machine.executor == "ray":
-        from flows import ray_units
+        from flows.ray import units as ray_units
 
         return partial(ray_units.run, inputs=inputs)
     return partial(workers.run, most_on_cpu=most_on_cpu)
@@ -34,7 +34,7 @@ def units(machine: Machine, *, inputs: Sequence[Path] = (), most_on_cpu: int = w
 def training(machine: Machine) -> "Launch | None":
     """What runs the processes of a training elsewhere, None for this machine."""
     if machine.executor == "ray":
-        from flows import ray_training
+        from flows.ray import training as ray_training
 
         return ray_training.launch
     return None

@@ -2,9 +2,10 @@
 
 from prefect import flow
 
-from flows import pages, stages
-from flows.models import other_models
+from flows import stages
 from flows.run import Run
+from flows.segmenters import other_models
+from flows.server import pages
 from flows.tasks import run_name, task
 from pipeline.config.experiment import load_config
 

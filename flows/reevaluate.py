@@ -3,11 +3,12 @@
 from prefect import flow
 from pydantic import NonNegativeFloat
 
-from flows import pages, stages
-from flows.models import find_model
-from flows.notify import notification_block, send
-from flows.registered import GateError, failed, judge, present, registered, summary
+from flows import stages
+from flows.registered_models import GateError, failed, judge, present, registered, summary
 from flows.run import Run
+from flows.segmenters import find_model
+from flows.server import pages
+from flows.server.notify import notification_block, send
 from flows.tasks import run_name, task
 from pipeline.config.experiment import load_config
 

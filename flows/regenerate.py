@@ -3,9 +3,10 @@
 from prefect import flow
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from flows import pages, stages
-from flows.further import asked, regenerations
+from flows import stages
+from flows.regenerations import asked, regenerations
 from flows.run import Run
+from flows.server import pages
 from flows.tasks import run_name, task
 from pipeline.config.experiment import load_config
 

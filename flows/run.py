@@ -10,13 +10,13 @@ from generation.folders import weights_fingerprint
 from pipeline.config.data import Dataset
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.generation import GenerationConfig
-from pipeline.datasets import Scene, check_pair, find_scenes, fingerprint, same_size, toytown_datasets
+from pipeline.data.datasets import Scene, check_pair, find_scenes, fingerprint, same_size, toytown_datasets
 from pipeline.errors import UserError
-from pipeline.manifest import canonical_digest, file_table
-from pipeline.progress import Track, silent
-from pipeline.store import Artifact, ArtifactStore, Config, Event, Stage
-from pipeline.threads import in_order
+from pipeline.store.artifacts import Artifact, ArtifactStore, Config, Event, Stage
+from pipeline.store.manifest import canonical_digest, file_table
 from pipeline.toytown import write_world
+from pipeline.work.progress import Track, silent
+from pipeline.work.threads import in_order
 from training.pools import data_set_fingerprint
 
 WORLD = Stage("world", 1)

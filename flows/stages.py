@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.executors import check_cluster, training, units
-from flows.models import load_predict, other_models
 from flows.run import Domain, Recipe, Run
+from flows.segmenters import load_predict, other_models
 from generation.folders import weights_folders
 from generation.lora import lora_file, lora_fingerprint
-from pipeline.datasets import class_pixels
+from pipeline.data.datasets import class_pixels
 from pipeline.errors import UserError
-from pipeline.manifest import provenance
-from pipeline.store import Artifact, Stage
-from training.pretrained import check_pretrained
+from pipeline.store.artifacts import Artifact, Stage
+from pipeline.store.manifest import provenance
+from training.pretrained_encoders import check_pretrained
 
 LABELS = Stage("labels", 1)
 PLANNED = Stage("plan", 1)
@@ -48,7 +48,7 @@ def check(run: Run) -> None:
     if config.machine.executor == "ray":
         check_cluster(config.machine)
     elif config.machine.device == "cuda":
-        from pipeline.devices import device_of
+        from pipeline.work.devices import device_of
 
         device_of(config.machine)
     for method in config.training.methods.values():

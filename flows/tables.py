@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from pipeline.labels import CLASS_NAMES
-from pipeline.progress import duration
-from pipeline.records import GenerationRequest
-from pipeline.store import Artifact, Event
+from pipeline.data.labels import CLASS_NAMES
+from pipeline.requests import GenerationRequest
+from pipeline.store.artifacts import Artifact, Event
+from pipeline.work.progress import duration
 
 if TYPE_CHECKING:
-    from flows.data import Finding
+    from flows.commands.data_check import Finding
 
 
 def plan_table(requests: Sequence[GenerationRequest]) -> Table:
@@ -72,7 +72,7 @@ def scores(evaluation: Path) -> Mapping[str, Mapping[str, Any]]:
 def scores_table(domains: Mapping[str, Mapping[str, Any]], evaluation: Path) -> Table:
     """One segmenter on every domain, and on every condition of a domain."""
     from evaluation.bootstrap import interval
-    from evaluation.images import read_images
+    from evaluation.image_counts import read_images
 
     table = Table(title="Scores in percent, at the labels' own size; 95% interval over images")
     for heading in (

@@ -14,12 +14,12 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
-from flows.limits import EndedError, limited
-from flows.pages import progress_pages
 from flows.run import Run
+from flows.server.pages import progress_pages
+from flows.time_limits import EndedError, limited
 from pipeline.config.machine import Machine
 from pipeline.errors import StoreUnavailableError, UserError
-from pipeline.store import KEY_DIGITS
+from pipeline.store.artifacts import KEY_DIGITS
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")

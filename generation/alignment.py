@@ -17,8 +17,8 @@ from PIL import Image
 from scipy.ndimage import maximum_filter
 
 from pipeline.config.generation import GenerationConfig
+from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE
 
 DETECTOR_GRID = 64  # controlnet-aux rounds the size that it detects at to multiples of this
 EDGE = 128  # of 255: a detector's answer from which on a px is an edge

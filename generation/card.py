@@ -9,8 +9,8 @@ import pyarrow.dataset
 from huggingface_hub import DatasetCardData
 
 from pipeline.config.generation import GenerationConfig
-from pipeline.labels import CLASS_NAMES
-from pipeline.records import GenerationRequest
+from pipeline.data.labels import CLASS_NAMES
+from pipeline.requests import GenerationRequest
 
 PICTURE = "alignment.png"
 COLUMNS = {

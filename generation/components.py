@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import label as connected_components
 
-from pipeline.labels import IGNORE
+from pipeline.data.labels import IGNORE
 
 EIGHT_NEIGHBORS = np.ones((3, 3), bool)
 

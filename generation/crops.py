@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
+from pipeline.data.image_files import image_size
+from pipeline.data.labels import IGNORE, NUM_CLASSES, load_label_map
+from pipeline.data.pictures import colorize
 from pipeline.errors import UserError
-from pipeline.images import image_size
-from pipeline.labels import IGNORE, NUM_CLASSES, load_label_map
-from pipeline.pictures import colorize
-from pipeline.records import Box
+from pipeline.requests import Box
 
 CROP_TRIES = 10  # released DAFormer and DGInStyle code
 KEPT_BYTES = 2**29

@@ -12,10 +12,10 @@ import pyarrow.dataset
 import pyarrow.parquet
 from PIL import Image
 
+from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE, NUM_CLASSES
-from pipeline.manifest import MANIFEST, canonical_digest, file_table, read_manifest, write_json
-from pipeline.progress import Track, silent
+from pipeline.store.manifest import MANIFEST, canonical_digest, file_table, read_manifest, write_json
+from pipeline.work.progress import Track, silent
 
 RECORD = "export.json"
 ALIGNMENT = "alignment"

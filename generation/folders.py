@@ -8,9 +8,9 @@ from typing import Any
 
 from generation import hub
 from pipeline.config.weights import GeneratorParts
+from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.labels import NUM_CLASSES
-from pipeline.manifest import file_sha256
+from pipeline.store.manifest import file_sha256
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")

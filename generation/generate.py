@@ -11,12 +11,12 @@ from generation.plan import PLAN, plan_text, read_plan
 from generation.shards import load_painter, split
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.progress import Track, silent
-from pipeline.records import GenerationRequest
-from pipeline.units import WORK, Executor, make_all
-from pipeline.workers import run
+from pipeline.requests import GenerationRequest
+from pipeline.work.progress import Track, silent
+from pipeline.work.units import WORK, Executor, make_all
+from pipeline.work.workers import run
 
 DESCRIPTION = "Generating images"
 

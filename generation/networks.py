@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pipeline.config.weights import PriorTraining, VaeTraining
-from pipeline.labels import NUM_CLASSES
+from pipeline.data.labels import NUM_CLASSES
 
 MAX_TOKENS = 77
 GROUPS = 8

@@ -13,7 +13,7 @@ from generation.schedulers import generators, starting_noise
 from generation.windows import grid
 from pipeline.config.generation import GenerationConfig
 from pipeline.errors import UserError
-from pipeline.records import GenerationRequest
+from pipeline.requests import GenerationRequest
 from pipeline.seeding import derive_seed
 
 

@@ -10,13 +10,13 @@ from PIL import Image
 
 from generation.crops import LabelReader, check_sizes, draw_crop
 from pipeline.config.generation import PLAIN, GenerationConfig
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
+from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
+from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.errors import UserError
-from pipeline.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
-from pipeline.progress import Track, silent
-from pipeline.rare_classes import rare_class_probabilities
-from pipeline.records import Box, GenerationRequest
+from pipeline.requests import Box, GenerationRequest
 from pipeline.seeding import generator
+from pipeline.work.progress import Track, silent
 
 PLAN = "plan.jsonl"
 DEPENDS_ON = {

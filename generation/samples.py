@@ -11,7 +11,7 @@ from datasets import Dataset, Features, Image, Value, disable_progress_bars
 from PIL import Image as PILImage
 
 from generation.alignment import Alignment
-from pipeline.records import GenerationRequest
+from pipeline.requests import GenerationRequest
 
 FEATURES = Features(
     {

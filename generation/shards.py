@@ -8,11 +8,11 @@ from typing import Any
 from generation.crops import LabelReader
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
-from pipeline.records import GenerationRequest
-from pipeline.threads import one_thread
-from pipeline.units import WORK, Make, Unit
-from pipeline.workers import worker_devices
+from pipeline.data.datasets import Scene
+from pipeline.requests import GenerationRequest
+from pipeline.work.threads import one_thread
+from pipeline.work.units import WORK, Make, Unit
+from pipeline.work.workers import worker_devices
 
 
 def split(requests: Sequence[GenerationRequest], size: int, folder: Path) -> list[Unit]:

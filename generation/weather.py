@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.progress import Track, silent
 from pipeline.seeding import derive_seed, generator
+from pipeline.work.progress import Track, silent
 
 WIDTHS = (16, 32, 64, 96)
 BATCH = 32

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.run import Run
 from pipeline.errors import UserError
-from pipeline.store import Artifact, Stage
+from pipeline.store.artifacts import Artifact, Stage
 
 LOITER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 

@@ -10,8 +10,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from generation.networks import build_controlnet, build_tokenizer
 from pipeline.config.data import Dataset
-from pipeline.datasets import Scene, find_scenes
-from pipeline.labels import CLASS_NAMES
+from pipeline.data.datasets import Scene, find_scenes
+from pipeline.data.labels import CLASS_NAMES
 
 WIDTH = 16
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.units import Make
+from pipeline.work.units import Make
 
 
 def load_sleeper(seconds: float, device: str) -> Make:

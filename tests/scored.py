@@ -12,9 +12,9 @@ from evaluation.evaluate import evaluate
 from evaluation.inference import Predict, Prediction, predictor
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
-from pipeline.labels import IGNORE, TRAIN_IDS
-from pipeline.progress import Track, silent
+from pipeline.data.datasets import Scene
+from pipeline.data.labels import IGNORE, TRAIN_IDS
+from pipeline.work.progress import Track, silent
 
 CPU = Machine(device="cpu")
 

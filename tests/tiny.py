@@ -15,7 +15,7 @@ from generation.networks import (
 )
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.weights import PriorTraining, VaeTraining
-from pipeline.labels import CLASS_NAMES
+from pipeline.data.labels import CLASS_NAMES
 
 PROMPT_WORDS = "A city street scene with, in weather. snowy rainy sunny foggy night"
 

@@ -1,9 +1,9 @@
-"""Progress functions (`pipeline.progress.Track`) that tests use in place of a bar."""
+"""Progress functions (`pipeline.work.progress.Track`) that tests use in place of a bar."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from pipeline.progress import Track
+from pipeline.work.progress import Track
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.units import WORK, Make, Unit
+from pipeline.work.units import WORK, Make, Unit
 
 
 def units_in(folder: Path, count: int = 8, items: int = 3) -> list[Unit]:

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from pipeline.config.training import NetworkConfig
 from pipeline.errors import UserError
-from training.pretrained import missing
+from training.pretrained_encoders import missing
 
 _MIT_DEPTHS = {
     "mit-b0": (2, 2, 2, 2),

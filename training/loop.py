@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from pipeline.config.training import Method, TrainingConfig
+from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE
 from pipeline.seeding import derive_seed
 from training.checkpoints import FILE, load_checkpoint, save_checkpoint
 from training.data import Batch, BlockSampler, Draw, TrainingSet

@@ -3,7 +3,7 @@
 
 import torch
 
-from pipeline.labels import IGNORE
+from pipeline.data.labels import IGNORE
 from training.prototypes import PrototypeBank
 
 

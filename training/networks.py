@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from pipeline.config.training import HrdaConfig, NetworkConfig
-from pipeline.labels import CLASS_NAMES, NUM_CLASSES
+from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from training.decoder import FusionDecoder, ScaleAttention
 from training.encoders import build_encoder, config_of, encoder_config, pretrained_encoder, stages
 from training.hrda import Box, averaged, fuse, windows

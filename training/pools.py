@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config.training import TrainingConfig
-from pipeline.datasets import Scene, load_image, load_label
+from pipeline.data.datasets import Scene, load_image, load_label
+from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE, NUM_CLASSES
-from pipeline.manifest import canonical_digest
 from pipeline.seeding import generator
+from pipeline.store.manifest import canonical_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.rare_classes import rare_class_probabilities
+from pipeline.data.rare_classes import rare_class_probabilities
 
 Schedule = Literal["sigmoid", "linear", "none"]
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate, normalize
 
-from pipeline.boundaries import boundary_band, boundary_granularity
 from pipeline.config.training import FeatureDistanceConfig, GapConfig, Method, TrainingConfig
-from pipeline.labels import IGNORE
+from pipeline.data.boundaries import boundary_band, boundary_granularity
+from pipeline.data.labels import IGNORE
 from training.data import Batch
 from training.feature_distance import Seen, feature_distances, first_call, thing_cells
 from training.hrda import Box, draw_box

@@ -16,11 +16,11 @@ from accelerate.utils import ProjectConfiguration
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.datasets import Scene, class_pixels
-from pipeline.devices import device_of
+from pipeline.data.datasets import Scene, class_pixels
 from pipeline.errors import UserError
-from pipeline.progress import Track, silent
 from pipeline.seeding import derive_seed
+from pipeline.work.devices import device_of
+from pipeline.work.progress import Track, silent
 from training.data import TrainingSet
 from training.draws import Drawer
 from training.launch import Stop, never, run_on_ranks, share, started_processes
@@ -72,11 +72,11 @@ def train(
     `learning_curve.png`, `previews/` (held-out scenes at each validation) and, with a tracker, `tracking/`.
 
     `generated` are the folders of generated data sets; `pixels` the source's class statistics (see
-    `pipeline.datasets.class_pixels`), counted here if they are not given. It trains in `machine.processes` processes of
-    this machine, in those that torchrun or accelerate launch have started, or where `launch` has them run. While the
-    run is unfinished `folder/checkpoint/` lets a rerun go on where it stopped, to the same losses on a CPU; an
-    interrupt (Ctrl-C, SIGTERM) writes it before it propagates. The number of processes may differ in the rerun: losses
-    then agree but for rounding and dropout.
+    `pipeline.data.datasets.class_pixels`), counted here if they are not given. It trains in `machine.processes`
+    processes of this machine, in those that torchrun or accelerate launch have started, or where `launch` has them
+    run. While the run is unfinished `folder/checkpoint/` lets a rerun go on where it stopped, to the same losses on a
+    CPU; an interrupt (Ctrl-C, SIGTERM) writes it before it propagates. The number of processes may differ in the
+    rerun: losses then agree but for rounding and dropout.
     UserError: no images, crops larger than images, a loss that diverges (the last good checkpoint is kept).
     """
     config = config.of(method)

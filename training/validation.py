@@ -9,9 +9,9 @@ import torch
 from accelerate.utils import gather_object
 from PIL import Image
 
-from pipeline.datasets import Scene
-from pipeline.labels import NUM_CLASSES
-from pipeline.pictures import Picture, colorize, fit, side_by_side
+from pipeline.data.datasets import Scene
+from pipeline.data.labels import NUM_CLASSES
+from pipeline.data.pictures import Picture, colorize, fit, side_by_side
 from pipeline.seeding import generator
 from training.networks import Segmenter
 from training.pools import Pool

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.inventory import Entry
-    from pipeline.remote import Remote
+    from pipeline.store.inventory import Entry
+    from pipeline.store.remote import Remote
 
 StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="The local store.")]
 RemoteOption = Annotated[str | None, typer.Option("--remote", metavar="URL", help="The store that machines share.")]
@@ -24,7 +24,7 @@ def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: 
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.progress import duration
+    from pipeline.work.progress import duration
 
     places = _entries(*_places(store, remote, config))
     table = Table()
@@ -58,10 +58,10 @@ def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: 
 def cache_verify(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
     """Read every file of every finished artifact and compare its sha256. One line per damage; exit code 2 if any."""
     from pipeline.errors import UserError
-    from pipeline.manifest import verify_files
-    from pipeline.progress import bar
-    from pipeline.remote import Remote
-    from pipeline.sharing import SharedArtifact
+    from pipeline.store.manifest import verify_files
+    from pipeline.store.remote import Remote
+    from pipeline.store.shared_artifact import SharedArtifact
+    from pipeline.work.progress import bar
 
     finished = [entry for entry in _entries(*_places(store, remote, config)) if entry.manifest]
     damaged = []
@@ -102,7 +102,7 @@ def cache_prune(
     --older-than an artifact goes if both say so.
     """
     from pipeline.errors import UserError
-    from pipeline.inventory import abandoned, age_in_days, delete, needed_by, runs_named
+    from pipeline.store.inventory import abandoned, age_in_days, delete, needed_by, runs_named
 
     if not keep_run and older_than is None and not unfinished:
         raise UserError("say what to delete: --keep-run NAME, --older-than DAYS or --unfinished")
@@ -131,7 +131,7 @@ def cache_prune(
 
 
 def _places(store: Path, remote: str | None, config: str | None) -> tuple[Path, "Remote | None"]:
-    from pipeline.remote import Remote
+    from pipeline.store.remote import Remote
 
     if config is not None:
         from pipeline.config.experiment import load_config
@@ -143,9 +143,9 @@ def _places(store: Path, remote: str | None, config: str | None) -> tuple[Path, 
 
 def _registered(store: Path, remote: "Remote | None", entries: "list[Entry]") -> "list[Entry]":
     """Registered models and their baselines."""
-    from flows.registered import registered
+    from flows.registered_models import registered
     from pipeline.errors import UserError
-    from pipeline.store import ArtifactStore
+    from pipeline.store.artifacts import ArtifactStore
 
     try:
         models = registered(ArtifactStore(store, remote=remote.url if remote else None))
@@ -156,7 +156,7 @@ def _registered(store: Path, remote: "Remote | None", entries: "list[Entry]") ->
 
 
 def _entries(store: Path, remote: "Remote | None") -> "list[Entry]":
-    from pipeline.inventory import local_entries, remote_entries
+    from pipeline.store.inventory import local_entries, remote_entries
 
     return [*local_entries(store), *(remote_entries(remote) if remote else ())]
 

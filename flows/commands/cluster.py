@@ -50,7 +50,7 @@ def reevaluate(
     """
     _start(config, overrides)
     from flows.reevaluate import reevaluate as flow
-    from flows.registered import GateError
+    from flows.registered_models import GateError
 
     try:
         flow(config, overrides, max_drop, notify)
@@ -81,7 +81,7 @@ def deploy(
 ) -> None:
     """Register the flows on the Prefect server at PREFECT_API_URL: deployments, schedule, GPU limit, and a watch for
     dead runs. Doing it again changes nothing but what was changed in prefect.yaml or here."""
-    from flows.deployments import deploy as deploy_all
+    from flows.server.deployments import deploy as deploy_all
 
     parameters = {name: value for name, value in {"config": config, "notify": notify}.items() if value is not None}
     for line in deploy_all(folder.absolute(), pool=pool, cron=cron, gpus=gpus, parameters=parameters):
@@ -90,7 +90,7 @@ def deploy(
 
 def _start(config: str, overrides: list[str]) -> None:
     """Reads the config, so that a mistake is seen at once, and sees to it that there is a Prefect server."""
-    from flows.settings import configure_prefect, start_server
+    from flows.server.local_server import configure_prefect, start_server
 
     configure_prefect(load(config, overrides).config.machine.store)
     start_server()

@@ -10,7 +10,7 @@ def data_check(config: ConfigArgument, overrides: SetOption = []) -> None:
 
     Exit code 2 if anything is wrong.
     """
-    from flows.summary import print_data
+    from flows.commands.summary import print_data
 
     if not print_data(load(config, overrides)):
         sys.exit(2)

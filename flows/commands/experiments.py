@@ -16,15 +16,15 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
 
     Exit code: 2 if files of the targets had to be skipped; the report lists them.
     """
-    from flows.settings import configure_prefect, start_server
+    from flows.server.local_server import configure_prefect, start_server
     from flows.stages import check
 
     checked = load(config, overrides)
     check(checked)  # the flow checks too, but only after Prefect's server has started
     configure_prefect(checked.config.machine.store)
     start_server()
+    from flows.commands.summary import print_summary
     from flows.experiment import experiment
-    from flows.summary import print_summary
 
     if not print_summary(experiment(config, overrides)):
         sys.exit(2)
@@ -42,7 +42,7 @@ def plan(
     if write is not None and write.exists():
         raise UserError(f"--write {write} is there already; name a new file")
     from flows import stages
-    from flows.summary import print_plan
+    from flows.commands.summary import print_plan
 
     run = load(config, overrides)
     print_plan(run, measure=measure)
@@ -59,7 +59,7 @@ def train(
 ) -> None:
     """Train one segmenter (generating its images first if the method uses them). Prints the model's folder."""
     from flows import stages
-    from training.pretrained import check_pretrained
+    from training.pretrained_encoders import check_pretrained
 
     run = load(config, overrides)
     uses_images = "generated" in stages.segmenter_recipe(run, method, seed).inputs
@@ -96,9 +96,9 @@ def evaluate(
             "--max-drop says how far mIoU may fall: add --baseline, the evaluation that it is compared with"
         )
     from flows import stages
+    from flows.commands.summary import print_evaluation
     from flows.comparison import evaluations, regressed
-    from flows.models import find_model
-    from flows.summary import print_evaluation
+    from flows.segmenters import find_model
 
     run = load(config, overrides)
     key, folder = find_model(run.store, model)
@@ -124,7 +124,7 @@ def compare(
     """Say whether B is really better than A: difference in mIoU per target with 95% interval and p-value."""
     from evaluation.compare import compare as compare_folders
     from flows.comparison import evaluations, print_comparison
-    from pipeline.store import ArtifactStore
+    from pipeline.store.artifacts import ArtifactStore
 
     folders = [evaluations(place, ArtifactStore(store)) for place in (baseline, other)]
     print_comparison(compare_folders(*folders), baseline, other)

@@ -50,8 +50,8 @@ def export(
 ) -> None:
     """Write generated images as the folders that DAFormer's, HRDA's and DGInStyle's code train from."""
     from generation.export import export as export_images
-    from pipeline.progress import bar
-    from pipeline.store import ArtifactStore
+    from pipeline.store.artifacts import ArtifactStore
+    from pipeline.work.progress import bar
 
     folder = Path(images) if Path(images).is_dir() else ArtifactStore(store).open(images).folder
     count = export_images(folder, to, minimum_alignment, progress=bar)

@@ -42,7 +42,7 @@ def weights_train(
 ) -> None:
     """Train a generator's weights by the config's 'weights' section: source U-Net and ControlNet, the prior too if
     it is not a published one. Under torchrun or accelerate launch the processes share the fine-tuning."""
-    from flows.weights import train_weights
+    from flows.commands.weights_training import train_weights
 
     train_weights(load(config, overrides), output, ship=ship)
     print((ship or output).absolute())
@@ -50,8 +50,8 @@ def weights_train(
 
 def weights_measure(config: ConfigArgument, overrides: SetOption = []) -> None:
     """Measure a generator on toy town: an oracle segmenter and a weather classifier read its images."""
-    from flows.quality import quality
-    from flows.summary import print_quality
+    from flows.commands.summary import print_quality
+    from flows.commands.weights_quality import quality
 
     print_quality(quality(load(config, overrides)))
 
@@ -69,8 +69,8 @@ def models_register(
     remote: RemoteOption = None,
 ) -> None:
     """Have a segmenter scored by every flexseg reevaluate. A name that is registered already is replaced."""
-    from flows.registered import register
-    from pipeline.store import ArtifactStore
+    from flows.registered_models import register
+    from pipeline.store.artifacts import ArtifactStore
 
     record = register(ArtifactStore(store, remote=remote), name, model, baseline)
     print(f"{record.name}: {record.model}, baseline {record.baseline or 'will be its first evaluation'}")
@@ -81,8 +81,8 @@ def models_list(
     remote: RemoteOption = None,
 ) -> None:
     """Print the registered models and their baselines."""
-    from flows.registered import registered
-    from pipeline.store import ArtifactStore
+    from flows.registered_models import registered
+    from pipeline.store.artifacts import ArtifactStore
 
     for record in registered(ArtifactStore(store, remote=remote)):
         print(f"{record.name}: {record.model}, baseline {record.baseline or 'will be its first evaluation'}")

@@ -20,6 +20,6 @@ def load(config: str, overrides: list[str]) -> "Run":
     """A use of the config that draws progress bars. UserError for everything that is wrong in it."""
     from flows.run import Run
     from pipeline.config.experiment import load_config
-    from pipeline.progress import bar
+    from pipeline.work.progress import bar
 
     return Run(load_config(config, overrides), bar)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
-from pipeline.progress import Track, silent
-from pipeline.rare_classes import rare_class_probabilities
+from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
+from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.toytown import Rendering, render_prior, render_source
+from pipeline.work.progress import Track, silent
 
 WORLDS = {"prior": render_prior, "source": render_source}
 RARE_CLASS_TEMPERATURE = 0.01  # DAFormer, released code

@@ -23,10 +23,10 @@ from generation.weights.diffusion import Text, decode, diffusion_loss, draw_nois
 from generation.weights.fit import Part, fit
 from generation.weights.output import initialization, publish
 from pipeline.config.weights import FineTuning, WeightsConfig
-from pipeline.pictures import colorize
-from pipeline.progress import Track, silent
+from pipeline.data.pictures import colorize
 from pipeline.seeding import derive_seed
 from pipeline.toytown import WEATHERS
+from pipeline.work.progress import Track, silent
 
 SOURCE_UNET, CONTROLNET = "U-Net-Source-Finetuned", "ControlNet_UNet-S"
 """Folders of the results, named as DGInStyle's published ones."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.config.weights import Fit
 from pipeline.errors import UserError
-from pipeline.progress import Track, silent
+from pipeline.work.progress import Track, silent
 
 LOG_EVERY = 20
 PREVIEWS = 4

@@ -16,11 +16,11 @@ from generation.weights.diffusion import to_tensor
 from generation.weights.finetune import Examples
 from generation.weights.fit import Part
 from pipeline.config.weights import FineTuning, WeightsConfig
-from pipeline.datasets import Scene, load_image, load_label
+from pipeline.data.datasets import Scene, load_image, load_label
+from pipeline.data.image_files import image_size
+from pipeline.data.labels import NUM_CLASSES
+from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.errors import UserError
-from pipeline.images import image_size
-from pipeline.labels import NUM_CLASSES
-from pipeline.rare_classes import rare_class_probabilities
 from pipeline.seeding import generator
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

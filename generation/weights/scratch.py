@@ -30,10 +30,10 @@ from generation.weights.finetune import Examples, Prior
 from generation.weights.fit import Part, fit
 from generation.weights.output import initialization, publish
 from pipeline.config.weights import FineTuning, WeightsConfig
-from pipeline.labels import CLASS_NAMES
-from pipeline.progress import Track, silent
+from pipeline.data.labels import CLASS_NAMES
 from pipeline.seeding import derive_seed, generator
 from pipeline.toytown import WEATHERS
+from pipeline.work.progress import Track, silent
 
 GUIDANCE = 2.5  # of previews
 

@@ -19,10 +19,10 @@ from generation.weights.scenes import SceneWorld, check_scenes
 from generation.weights.scratch import ToyPrior
 from pipeline.config.machine import Machine
 from pipeline.config.weights import WeightsConfig
-from pipeline.datasets import Scene
-from pipeline.devices import device_of
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.progress import Track, silent
+from pipeline.work.devices import device_of
+from pipeline.work.progress import Track, silent
 
 GUIDANCE = 7.5  # of previews with a published prior
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Section
 from pipeline.config.weights import GeneratorParts
-from pipeline.labels import CLASS_NAMES
+from pipeline.data.labels import CLASS_NAMES
 
 WEATHERS = ("snowy", "rainy", "sunny", "foggy", "night")
 PLAIN = "plain"

@@ -4,7 +4,7 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from pipeline.labels import CLASS_NAMES
+from pipeline.data.labels import CLASS_NAMES
 from pipeline.toytown.canvas import Board, Canvas
 
 ID = {name: train_id for train_id, name in enumerate(CLASS_NAMES)}

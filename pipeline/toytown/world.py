@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config.toytown import ToyTown
-from pipeline.labels import CITYSCAPES_IDS, CLASSES, IGNORE
-from pipeline.progress import Track
+from pipeline.data.labels import CITYSCAPES_IDS, CLASSES, IGNORE
 from pipeline.toytown.render import TARGETS, Rendering, render_source, render_target
+from pipeline.work.progress import Track
 
 # one label id per train id; what is ignored is stored as 0, "unlabeled"
 _LABEL_IDS = np.zeros(256, np.uint8)

@@ -16,8 +16,8 @@ from evaluation.inference import Predict, Prediction
 from evaluation.report import build_report
 from evaluation.summary import ReportContent, Run
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.datasets import Scene, load_image, load_label
-from pipeline.labels import IGNORE, NUM_CLASSES, TRAIN_IDS
+from pipeline.data.datasets import Scene, load_image, load_label
+from pipeline.data.labels import IGNORE, NUM_CLASSES, TRAIN_IDS
 from pipeline.seeding import generator
 from pipeline.toytown import TARGETS, render_source, render_target
 from tests.scored import score

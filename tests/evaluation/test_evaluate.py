@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.images import read_images
+from evaluation.image_counts import read_images
 from evaluation.inference import Predict, Prediction
 from evaluation.parts import read_part
 from evaluation.scoring import Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import UserError
-from pipeline.manifest import file_table
+from pipeline.store.manifest import file_table
 from tests.scored import read_truth, score, write_scenes
 from tests.tracks import counting, interrupted_after
 

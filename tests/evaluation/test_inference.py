@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
-from evaluation import pretrained
+from evaluation import transformers_models
 from evaluation.inference import Network, Prediction, input_size, input_text, predictor, sliding_logits
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.labels import CLASS_NAMES, NUM_CLASSES
 
 CPU = torch.device("cpu")
 
@@ -167,10 +167,10 @@ def hub_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_transformers_model_sees_what_its_own_processor_gives(hub_model: Path) -> None:
-    assert pretrained.is_transformers(hub_model) and pretrained.locate(str(hub_model)) == hub_model
+    assert transformers_models.is_transformers(hub_model) and transformers_models.locate(str(hub_model)) == hub_model
     images = photos(1, 64, 96)
     with torch.inference_mode():
-        logits = pretrained.network(hub_model, CPU)(torch.tensor(images).movedim(3, 1).float())
+        logits = transformers_models.network(hub_model, CPU)(torch.tensor(images).movedim(3, 1).float())
         model = SegformerForSemanticSegmentation.from_pretrained(hub_model).eval()
         processor = SegformerImageProcessor.from_pretrained(hub_model, do_resize=False)
         expected = model(**processor(images[0], return_tensors="pt")).logits
@@ -200,12 +200,12 @@ def test_models_that_do_not_fit_are_refused(
         config = SegformerConfig(hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, id2label=names)
         SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        pretrained.network(tmp_path, CPU)
+        transformers_models.network(tmp_path, CPU)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["nobody/segformer-that-is-nowhere", "not a name/at all"])
 def test_a_model_that_is_not_to_be_had_says_what_to_fetch(name: str) -> None:
     with pytest.raises(UserError, match="hf download") as caught:
-        pretrained.locate(name)
+        transformers_models.locate(name)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassJaccardIndex
 
 from evaluation.metrics import Scores, class_iou, confusion_matrix, count, mean_iou
-from pipeline.labels import IGNORE, NUM_CLASSES
+from pipeline.data.labels import IGNORE, NUM_CLASSES
 
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 label_maps = shapes.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 18, IGNORE])))

@@ -16,12 +16,12 @@ from PIL import Image
 
 from evaluation import evaluate as evaluation
 from evaluation.evaluate import evaluate
-from evaluation.images import read_images
+from evaluation.image_counts import read_images
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
-from pipeline.manifest import file_table
-from pipeline.progress import silent
+from pipeline.data.datasets import Scene
+from pipeline.store.manifest import file_table
+from pipeline.work.progress import silent
 from tests.processes import start, wait_until, workers_of
 from tests.scored import load_small, write_scenes
 from tests.tracks import counting
@@ -75,7 +75,7 @@ from pathlib import Path
 from evaluation import evaluate as evaluation
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
-from pipeline.progress import silent
+from pipeline.work.progress import silent
 from tests.scored import load_small, read_scenes
 
 def load_slowly(device, batch_size):

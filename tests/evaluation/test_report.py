@@ -12,12 +12,12 @@ from PIL import Image
 
 from evaluation.compare import compare
 from evaluation.findings import findings, headline
-from evaluation.images import read_images
+from evaluation.image_counts import read_images
+from evaluation.method_rows import SCORES
 from evaluation.report import build_report
-from evaluation.rows import SCORES
 from evaluation.summary import ReportContent, summarize
+from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
-from pipeline.labels import CLASS_NAMES
 
 ATTACK = "<script>alert(1)</script>"
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from evaluation import figures
-from evaluation.images import read_images
+from evaluation.image_counts import read_images
+from evaluation.method_rows import Numbers
 from evaluation.published import published_scores
-from evaluation.rows import Numbers
 from evaluation.scenes import Place, image_scores, pictured, scene_groups
 from evaluation.summary import ReportContent
 

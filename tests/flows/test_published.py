@@ -11,8 +11,8 @@ from torch.nn.functional import interpolate
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.models import find_model, network
 from flows.run import Run
+from flows.segmenters import find_model, network
 from pipeline.config.experiment import load_config
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from flows import stages
-from flows.models import find_model
 from flows.run import Run
+from flows.segmenters import find_model
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import UserError
-from pipeline.store import Stage
+from pipeline.store.artifacts import Stage
 
 Mini = Callable[..., ExperimentConfig]
 

@@ -10,10 +10,11 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
-from flows import pages, stages, tasks
-from flows.limits import EndedError
-from flows.notify import notification_block, send
-from flows.settings import reachable_server
+from flows import stages, tasks
+from flows.server import pages
+from flows.server.local_server import reachable_server
+from flows.server.notify import notification_block, send
+from flows.time_limits import EndedError
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.machine import Machine
 from pipeline.errors import StoreUnavailableError, UserError
@@ -105,7 +106,7 @@ def test_a_server_that_is_away_stops_nothing(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError("connection refused")
 
     monkeypatch.setattr(pages, "create_progress_artifact", away)
-    monkeypatch.setattr("pipeline.progress.TELL_EVERY_S", 0.0)
+    monkeypatch.setattr("pipeline.work.progress.TELL_EVERY_S", 0.0)
     assert list(pages.track([1, 2, 3], total=3, description="Counting")) == [1, 2, 3]
 
 

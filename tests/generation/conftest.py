@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config.data import Dataset
-from pipeline.datasets import Scene, find_scenes
+from pipeline.data.datasets import Scene, find_scenes
 from tests.tiny import write_tiny_generator
 
 

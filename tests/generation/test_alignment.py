@@ -10,8 +10,8 @@ from PIL import Image
 from generation.alignment import Alignment, alignment, edge_detector, label_edges
 from generation.card import draw_histogram
 from pipeline.config.generation import GenerationConfig
+from pipeline.data.labels import CLASSES
 from pipeline.errors import UserError
-from pipeline.labels import CLASSES
 
 
 def blocks() -> np.ndarray:

@@ -12,10 +12,10 @@ from flows.cli import app
 from generation.alignment import Alignment
 from generation.export import export
 from generation.samples import make_sample, write_shard
+from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE
-from pipeline.records import Box, GenerationRequest
-from pipeline.store import ArtifactStore, Stage
+from pipeline.requests import Box, GenerationRequest
+from pipeline.store.artifacts import ArtifactStore, Stage
 from tests.tracks import interrupted_after
 
 SCORES = (0.2, 0.5, 0.9, 0.7)

@@ -18,7 +18,7 @@ from generation.paint import Painter
 from generation.schedulers import Kept, draw, generators, make_scheduler, noised, starting_noise
 from generation.windows import Window, grid, needed
 from pipeline.config.generation import FusionConfig, GenerationConfig
-from pipeline.records import Box, GenerationRequest
+from pipeline.requests import Box, GenerationRequest
 
 CANVAS = (16, 32)
 WINDOW = (8, 16)

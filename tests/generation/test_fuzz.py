@@ -22,9 +22,9 @@ from generation.samples import make_sample
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene, class_pixels, find_scenes
+from pipeline.data.datasets import Scene, class_pixels, find_scenes
+from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE, NUM_CLASSES
 
 MACHINE = Machine(device="cpu", workers=1)
 SIZE = (32, 64)

@@ -21,9 +21,9 @@ from generation.models import load_generator
 from generation.plan import plan, plan_text, read_plan
 from generation.schedulers import starting_noise
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.units import WORK
+from pipeline.work.units import WORK
 from tests.tiny import tiny_generation
 from tests.tracks import interrupted_after
 

@@ -12,10 +12,10 @@ from generation.crops import LabelReader, check_sizes, one_hot, shrink
 from generation.plan import plan
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
-from pipeline.datasets import Scene, find_scenes
+from pipeline.data.datasets import Scene, find_scenes
+from pipeline.data.labels import CLASS_NAMES
+from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.errors import UserError
-from pipeline.labels import CLASS_NAMES
-from pipeline.rare_classes import rare_class_probabilities
 
 
 def config(**changes: object) -> GenerationConfig:

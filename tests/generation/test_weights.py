@@ -23,8 +23,8 @@ from generation.weights.train import train_from_scratch
 from pipeline.config.experiment import load_config
 from pipeline.config.machine import Machine
 from pipeline.config.weights import Fit, VaeTraining, WeightsConfig
+from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
-from pipeline.labels import CLASS_NAMES
 from pipeline.toytown import WEATHERS
 
 FIT = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup": 1, "ema": 0.5}

@@ -13,10 +13,10 @@ import pytest
 from generation.generate import generate
 from generation.plan import plan
 from pipeline.config.machine import Machine
-from pipeline.datasets import Scene
-from pipeline.manifest import file_table
-from pipeline.store import ArtifactStore, Stage
-from pipeline.units import WORK
+from pipeline.data.datasets import Scene
+from pipeline.store.artifacts import ArtifactStore, Stage
+from pipeline.store.manifest import file_table
+from pipeline.work.units import WORK
 from tests.processes import start, wait_until, workers_of
 from tests.tiny import tiny_generation
 from tests.tracks import counting
@@ -50,7 +50,7 @@ import pickle, sys
 from pathlib import Path
 from generation.generate import generate
 from pipeline.config.machine import Machine
-from pipeline.store import ArtifactStore, Stage
+from pipeline.store.artifacts import ArtifactStore, Stage
 
 if __name__ == "__main__":
     job, root, workers = sys.argv[1:]

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config.toytown import ToyTown
-from pipeline.datasets import find_scenes, toytown_datasets
-from pipeline.labels import CITYSCAPES_IDS, CLASS_NAMES, load_label_map
-from pipeline.progress import silent
+from pipeline.data.datasets import find_scenes, toytown_datasets
+from pipeline.data.labels import CITYSCAPES_IDS, CLASS_NAMES, load_label_map
 from pipeline.seeding import generator
 from pipeline.toytown import (
     TARGETS,
@@ -30,6 +29,7 @@ from pipeline.toytown.render import SOURCE_CITY
 from pipeline.toytown.scene import draw_scene
 from pipeline.toytown.style import GAME, TARGET, shade
 from pipeline.toytown.weather import render
+from pipeline.work.progress import silent
 from tests.tracks import interrupted_after
 
 SIZE = (96, 192)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pipeline.config.training import TrainingConfig
-from pipeline.datasets import Scene
-from pipeline.labels import CLASSES, TRAIN_IDS
+from pipeline.data.datasets import Scene
+from pipeline.data.labels import CLASSES, TRAIN_IDS
 from pipeline.seeding import generator
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from training.data import TrainingSet, loader_rate
 from training.draws import Drawer

@@ -20,9 +20,9 @@ from torch import distributed, nn
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene, class_pixels
 from pipeline.errors import UserError
-from pipeline.progress import silent
+from pipeline.work.progress import silent
 from training import ranks
 from training.checkpoints import FILE
 from training.launch import run_on_ranks

@@ -24,7 +24,7 @@ from pipeline.config.training import NetworkConfig
 from pipeline.errors import UserError
 from training.encoders import build_encoder, encoder_config, pretrained_encoder, stages
 from training.networks import Segmenter
-from training.pretrained import check_pretrained
+from training.pretrained_encoders import check_pretrained
 
 NAMES = {0: "ImageNet's first class", 1: "another"}
 MIT = SegformerConfig(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.boundaries import boundary_band, boundary_granularity
-from pipeline.rare_classes import rare_class_probabilities
+from pipeline.data.boundaries import boundary_band, boundary_granularity
+from pipeline.data.rare_classes import rare_class_probabilities
 from training.losses import pixel_cross_entropy, prototype_losses, uncertainty_weights
 from training.prototypes import PrototypeBank, boundary_groups
 from training.sampling import HardnessSampler, hardness_threshold

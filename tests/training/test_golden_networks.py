@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, interpolate
 
+from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
-from pipeline.labels import IGNORE
 from training.encoders import stages
 from training.hrda import Box
 from training.interop import load_mmseg

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import HrdaConfig, Method, TrainingConfig
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from tests.training.conftest import TINY
 from training import networks

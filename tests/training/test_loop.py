@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing import event_accumulator  # type: igno
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.labels import CLASSES
 from pipeline.errors import UserError
-from pipeline.labels import CLASSES
 from training.loop import Loop
 from training.train import Job, prepare, train
 from training.validation import draw_learning_curve, mean_iou, preview_row

@@ -14,7 +14,7 @@ from torch import distributed
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, ShadeConfig, TrainingConfig
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from training.data import Batch
 from training.feature_distance import feature_distances, first_call, thing_cells

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.datasets import Scene
+from pipeline.data.datasets import Scene
 from pipeline.seeding import generator
 from training.networks import Segmenter
 from training.train import train

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.training import HasConfig, Method, TrainingConfig
-from pipeline.rare_classes import rare_class_probabilities
+from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.seeding import generator
 from training.draws import Drawer
 from training.sampling import HardnessSampler, RareClassSampler, hardness_threshold

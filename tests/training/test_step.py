@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, interpolate
 
-from pipeline.boundaries import boundary_band
 from pipeline.config.training import Method, TrainingConfig
+from pipeline.data.boundaries import boundary_band
 from training.data import Batch, Draw, TrainingSet
 from training.hrda import draw_box
 from training.losses import pixel_cross_entropy, uncertainty_weights

@@ -13,7 +13,7 @@ import torch
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.datasets import Scene, load_image
+from pipeline.data.datasets import Scene, load_image
 from pipeline.errors import UserError
 from training.checkpoints import FILE
 from training.networks import Segmenter

@@ -1,0 +1,93 @@
+"""Segmenters by others, as further rows of the table: transformers models with the 19 Cityscapes classes."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from evaluation.inference import Network
+from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
+from pipeline.errors import UserError
+
+FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
+
+
+def is_transformers(folder: Path) -> bool:
+    """Whether the model in a folder is in transformers' layout (ours has no `model_type` in its config.json)."""
+    try:
+        return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def locate(name: str) -> Path:
+    """The folder of a model that is named by its folder or by its name on the Hugging Face Hub, fetched if need be.
+
+    UserError where it is neither here nor to be had.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"model {name!r} is no folder here, and the Hugging Face Hub did not give it ({reason}); where there is a"
+            f" network run 'hf download {name}', or give a folder with its config.json, preprocessor_config.json and"
+            " *.safetensors"
+        ) from error
+
+
+def network(folder: Path, device: torch.device) -> Network:
+    """The model of a folder behind its own image normalization: (B,3,H,W) float RGB in 0..255 -> logits (B,19,h,w).
+
+    UserError unless it is a model for semantic segmentation with Cityscapes' 19 classes in their order.
+    """
+    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+    try:
+        model = AutoModelForSemanticSegmentation.from_pretrained(folder, local_files_only=True)
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{folder} is no transformers model for semantic segmentation with its image processor ({reason})"
+        ) from error
+    _check_classes(folder, model.config.id2label)
+    scale, (mean, std) = _rescale(processor), _normalization(processor)
+    mean, std = (values.to(device) for values in (mean, std))
+    model = model.to(device).eval()
+
+    def logits(image: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(model(pixel_values=(image * scale - mean) / std).logits)
+
+    return logits
+
+
+def _check_classes(folder: Path, id2label: dict[int, str]) -> None:
+    """A class in another place would be scored as another class; default names (LABEL_0) say nothing."""
+    names = [id2label[k].lower() for k in sorted(id2label)]
+    if len(names) != NUM_CLASSES:
+        raise UserError(f"{folder}: the model knows {len(names)} classes, wanted Cityscapes' {NUM_CLASSES}")
+    wrong = [
+        f"{name!r} in the place of {wanted!r}"
+        for name, wanted in zip(names, CLASS_NAMES, strict=True)
+        if name != wanted and not name.startswith("label_")
+    ]
+    if wrong:
+        raise UserError(f"{folder}: the model's classes are not Cityscapes' 19 in their order ({wrong[0]})")
+
+
+def _rescale(processor: object) -> float:
+    return float(getattr(processor, "rescale_factor", 1 / 255)) if getattr(processor, "do_rescale", True) else 1.0
+
+
+def _normalization(processor: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation, (3,1,1)."""
+    if not getattr(processor, "do_normalize", True):
+        return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    mean, std = (torch.tensor(getattr(processor, name)).view(3, 1, 1) for name in ("image_mean", "image_std"))
+    return mean, std

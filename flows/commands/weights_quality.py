@@ -1,0 +1,172 @@
+"""How good the shipped generator is: read by an oracle segmenter and by a weather classifier, beside true renders.
+
+Every generated image has a twin that the renderer of toy town draws on the same label map, in the prompted weather
+and a look of the prior's world: what a perfect generator would have painted. Both are read by the same networks,
+which were trained on renders only.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from pyarrow.parquet import read_table
+
+from evaluation.metrics import Scores, class_iou, mean_iou
+from flows import stages
+from flows.run import Recipe, Run
+from generation.samples import png
+from generation.weather import read_weather, train_weather_network
+from pipeline.config.data import Dataset
+from pipeline.config.toytown import ToyTown
+from pipeline.config.training import Method
+from pipeline.data.datasets import find_scenes
+from pipeline.data.labels import CLASS_NAMES
+from pipeline.errors import UserError
+from pipeline.seeding import derive_seed, generator
+from pipeline.store.artifacts import Artifact, Stage
+from pipeline.toytown import WEATHERS, render_oracle, render_prior, render_restyled
+from pipeline.work.devices import device_of
+from pipeline.work.progress import Track, silent
+from training.predict import predictor
+from training.train import train
+
+ORACLE_WORLD = Stage("oracle-world", 1)
+QUALITY = Stage("quality", 1)
+ORACLE_SCENES = 2000
+WEATHER_IMAGES = 1500
+WEATHER_EPOCHS = 8
+BAND = 2  # px; toy images are an eighth of a street photograph's height
+
+
+class Twin(NamedTuple):
+    """A generated image, the true render of the same label map in the same weather, and that label map."""
+
+    condition: str
+    generated: np.ndarray
+    true: np.ndarray
+    label: np.ndarray
+
+
+def quality(run: Run) -> Artifact:
+    """`quality.json` of the generator that the config names, on images made by its generation section.
+
+    The oracle is trained by the config's training section on toy town in all styles. UserError without toy town:
+    only a world that can be rendered has true twins.
+    """
+    town = run.config.data.toytown
+    if town is None:
+        raise UserError("measuring a generator needs data.toytown: only a world that can be rendered has true images")
+    images, oracle = stages.generated(run), train_oracle(run, town)
+
+    def build(folder: Path) -> None:
+        predict = predictor(
+            oracle.folder / "segmenter", run.config.evaluation.scale, str(device_of(run.config.machine))
+        )
+        result = measure(images.folder, town, predict, progress=run.progress)
+        (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
+
+    recipe = Recipe(QUALITY, {"scale": run.config.evaluation.scale}, {"generated": images.key, "oracle": oracle.key})
+    return run.store.get_or_build(*recipe, build)
+
+
+def train_oracle(run: Run, town: ToyTown) -> Artifact:
+    """A segmenter trained on toy town in all styles, by the config's training section with plain cross-entropy."""
+    world = run.store.get_or_build(
+        *Recipe(ORACLE_WORLD, {"seed": town.seed, "size": town.size, "scenes": ORACLE_SCENES}, {}),
+        lambda folder: write_oracle_world(town, folder, progress=run.progress),
+    )
+    scenes = find_scenes(
+        Dataset(
+            name="oracle", root=world.folder, layout="globs", images="images/*.png", labels="labels/*.png", ids="train"
+        )
+    )
+    section, seed = run.config.training, run.config.training.seeds[0]
+    config = section.model_dump(mode="json", exclude={"methods", "seeds"}) | {
+        "method": Method().model_dump(),
+        "seed": seed,
+    }
+    return run.store.get_or_build(
+        *Recipe(stages.SEGMENTER, config, {"source": world.key}),
+        lambda folder: train(
+            section, Method(), seed, scenes, [], folder, machine=run.config.machine, progress=run.progress
+        ),
+    )
+
+
+def write_oracle_world(town: ToyTown, folder: Path, *, progress: Track = silent) -> None:
+    """Scenes of all styles with seeds of their own: `images/NNNNN.png`, `labels/NNNNN.png` (train ids)."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for k in progress(range(ORACLE_SCENES), total=ORACLE_SCENES, description="Rendering the oracle's scenes"):
+        if not (folder / "labels" / f"{k:05d}.png").exists():
+            scene = render_oracle(town.seed, k, town.size)
+            (folder / "images" / f"{k:05d}.png").write_bytes(png(scene.image))
+            partial = folder / "label.partial"
+            partial.write_bytes(png(scene.label))
+            partial.rename(folder / "labels" / f"{k:05d}.png")
+
+
+def twins(dataset: Path, town: ToyTown) -> Iterator[Twin]:
+    """Every image of a data set that was generated on toy town's source, with its true twin."""
+    for row in (row for path in sorted((dataset / "data").glob("*.parquet")) for row in read_table(path).to_pylist()):
+        image, label = (np.asarray(Image.open(io.BytesIO(row[name]["bytes"]))) for name in ("image", "label"))
+        box = row["box"]
+        true = render_restyled(town.seed, int(row["source"]), town.size, row["condition"])
+        window = np.s_[box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]
+        if not np.array_equal(true.label[window], label):
+            raise ValueError(f"the render of scene {row['source']} has another label map than the generated image's")
+        yield Twin(row["condition"], image, true.image[window], label)
+
+
+def measure(
+    dataset: Path,
+    town: ToyTown,
+    oracle: Callable[[np.ndarray], np.ndarray],
+    *,
+    progress: Track = silent,
+) -> dict[str, Any]:
+    """Oracle mIoU and weather accuracy on the generated images of `dataset` and on their true twins."""
+    pairs = list(twins(dataset, town))
+    height, width = pairs[0].label.shape
+
+    def draw(k: int) -> tuple[np.ndarray, int]:
+        rng = generator("weather images", town.seed, k)
+        weather = int(rng.integers(len(WEATHERS)))
+        scene = render_prior(derive_seed("weather images", town.seed), k, town.size, WEATHERS[weather])
+        top, left = (int(rng.integers(0, a - b + 1)) for a, b in zip(town.size, (height, width), strict=True))
+        return scene.image[top : top + height, left : left + width], weather
+
+    network = train_weather_network(draw, WEATHER_IMAGES, WEATHER_EPOCHS, town.seed, progress=progress)
+    result: dict[str, Any] = {"images": len(pairs), "oracle_scenes": ORACLE_SCENES, "weather_images": WEATHER_IMAGES}
+    for kind in ("generated", "true"):
+        images = [getattr(pair, kind) for pair in pairs]
+        predictions = [
+            oracle(image) for image in progress(images, total=len(images), description=f"Oracle reads {kind}")
+        ]
+        result[kind] = _read(pairs, predictions, read_weather(network, images))
+    result["miou_ratio"] = result["generated"]["miou"] / result["true"]["miou"]
+    return result
+
+
+def _read(pairs: list[Twin], predictions: list[np.ndarray], weathers: np.ndarray) -> dict[str, Any]:
+    conditions = sorted({pair.condition for pair in pairs})
+    scores = {name: Scores(BAND) for name in ("all", *conditions)}
+    right: dict[str, list[bool]] = {name: [] for name in scores}
+    for pair, prediction, weather in zip(pairs, predictions, weathers, strict=True):
+        for name in ("all", pair.condition):
+            scores[name].add(prediction, pair.label)
+            right[name].append(WEATHERS[int(weather)] == pair.condition)
+    iou = class_iou(scores["all"].confusion)
+    return {
+        "miou": mean_iou(iou),
+        "iou": {name: None if np.isnan(value) else float(value) for name, value in zip(CLASS_NAMES, iou, strict=True)},
+        "boundary_error": scores["all"].boundary_error,
+        "interior_error": scores["all"].interior_error,
+        "miou_by_condition": {name: mean_iou(class_iou(scores[name].confusion)) for name in conditions},
+        "weather_accuracy": float(np.mean(right["all"])),
+        "weather_accuracy_by_condition": {name: float(np.mean(right[name])) for name in conditions},
+    }

@@ -1,0 +1,81 @@
+"""Further images: what a generated data set and its regenerations hold already, and how more of them are asked for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.run import Run
+from flows.stages import GENERATED, generated_recipe
+from pipeline.errors import UserError
+from pipeline.store.artifacts import KEY_DIGITS, ArtifactStore
+from pipeline.store.manifest import MANIFEST, read_manifest
+
+MAY_DIFFER = {"counts", "after", "classes", "shard_size"}
+"""Fields of the generation section in which a data set and its regenerations differ."""
+
+
+def asked(run: Run, counts: Mapping[str, int], classes: Mapping[str, float]) -> list[str]:
+    """Overrides under which the config of `run` asks for further images alone: `counts` of each condition, numbered
+    behind those that the config and its finished regenerations have, so that no request is drawn twice.
+
+    Without counts as many as the config has; `classes` go over the config's. UserError where no image is asked for.
+    """
+    own = run.generation.counts
+    wanted = counts or own
+    if not any(wanted.values()):
+        raise UserError("regenerate asks for 0 images: give at least one condition a count, for instance night=200")
+    section = {"counts": dict.fromkeys(own, 0) | dict(wanted), "after": existing(run), "classes": dict(classes)}
+    return [f"generation.{name}={json.dumps(value)}" for name, value in section.items()]
+
+
+def existing(run: Run) -> dict[str, int]:
+    """How many images of each condition there are: the config's own, made or not, and its finished regenerations'."""
+    section = run.generation
+    made = [manifest["config"] for manifest in _sets(run)]
+    asked_for = [(section.counts, section.after), *((config["counts"], config["after"]) for config in made)]
+    ends: dict[str, int] = {}
+    for counts, after in asked_for:
+        for condition, count in counts.items():
+            ends[condition] = max(ends.get(condition, 0), after.get(condition, 0) + count)
+    return ends
+
+
+def regenerations(run: Run) -> list[Path]:
+    """Folders of the finished regenerations of the config, the oldest first."""
+    own = run.key(generated_recipe(run))
+    made = [manifest for manifest in _sets(run) if manifest["key"] != own]
+    return [_folder(run.store, key) for _, key in sorted((manifest["finished"], manifest["key"]) for manifest in made)]
+
+
+def _sets(run: Run) -> list[dict[str, Any]]:
+    """Manifests of the generated data sets of the store that differ from the config's in MAY_DIFFER alone."""
+    _, config, inputs = generated_recipe(run)
+    return [
+        manifest
+        for manifest in _manifests(run.store)
+        if (manifest["version"], manifest["inputs"]) == (GENERATED.version, inputs)
+        and _fixed(manifest["config"]) == _fixed(config)
+    ]
+
+
+def _manifests(store: ArtifactStore) -> list[dict[str, Any]]:
+    """Of all finished generated data sets, on this machine and in the remote store."""
+    files = store.root.glob(f"{GENERATED.name}/*/{MANIFEST}")
+    found = {file.parent.name: read_manifest(file.parent) for file in files if not file.parent.suffix}
+    if store.remote is not None:
+        for path in store.remote.sizes(GENERATED.name):
+            _, name, *rest = path.split("/")
+            if rest == [MANIFEST] and name not in found and (text := store.remote.read(path)) is not None:
+                found[name] = json.loads(text)
+    return list(found.values())
+
+
+def _folder(store: ArtifactStore, key: str) -> Path:
+    """Where the data set is on this machine, fetched if it is not."""
+    folder = store.root.absolute() / GENERATED.name / key[:KEY_DIGITS]
+    return folder if folder.exists() else store.open(key).folder
+
+
+def _fixed(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in dict(config).items() if name not in MAY_DIFFER}

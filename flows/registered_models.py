@@ -1,0 +1,151 @@
+"""Registered models: segmenters that are scored again and again, each with the evaluation that it must not fall below.
+
+A record is a small JSON file in the folder `models` of the store, of the remote one where there is one.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flows.run import Run
+from flows.segmenters import find_model
+from flows.tables import scores
+from pipeline.data.datasets import find_scenes
+from pipeline.errors import UserError
+from pipeline.store.artifacts import Artifact, ArtifactStore
+from pipeline.store.manifest import write_json
+
+FOLDER = "models"
+
+
+class GateError(Exception):
+    """Registered models that are significantly worse than their baseline, or could not be scored."""
+
+
+class Model(NamedTuple):
+    """A registered model, as its record has it."""
+
+    name: str
+    model: str
+    """Folder, key in the store, or name on the Hugging Face Hub."""
+    baseline: str | None
+    """Folder or key of an evaluation; None until it was scored once."""
+
+
+class Verdict(NamedTuple):
+    """What a re-evaluation says of one model. Scores are shares, not percent."""
+
+    name: str
+    passed: bool
+    lines: Sequence[str]
+    """Why it failed, or what else is to be said of it."""
+    miou: float | None = None
+    """Mean over the domains."""
+    difference: float | None = None
+    """To the baseline, in the mean over the domains."""
+    evaluation: str | None = None
+    """Its key in the store."""
+
+
+def register(store: ArtifactStore, name: str, model: str, baseline: str | None) -> Model:
+    """Writes a model's record, over one of that name. UserError where model or baseline are not there."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        raise UserError(f"model name {name!r} becomes a file name: use a-z, 0-9, _ . and -")
+    find_model(store, model)
+    if baseline is not None:
+        from flows.comparison import evaluations
+
+        evaluations(baseline, store)
+    record = Model(name, _lasting(model), baseline and _lasting(baseline))
+    save(store, record)
+    return record
+
+
+def save(store: ArtifactStore, model: Model) -> None:
+    """Writes the record; whoever reads it meanwhile finds the old one or the new one."""
+    name = f"{FOLDER}/{model.name}.json"
+    if store.remote is not None:
+        store.remote.write(name, json.dumps(model._asdict()).encode())
+        return
+    (store.root / FOLDER).mkdir(parents=True, exist_ok=True)
+    write_json(store.root / name, model._asdict())
+
+
+def registered(store: ArtifactStore) -> list[Model]:
+    """All registered models, by name. UserError if there is none."""
+    if store.remote is not None:
+        place = store.remote.where(FOLDER)
+        texts = [store.remote.read(name) for name in store.remote.sizes(FOLDER)]
+    else:
+        place = str(store.root / FOLDER)
+        texts = [file.read_bytes() for file in sorted((store.root / FOLDER).glob("*.json"))]
+    if not texts:
+        raise UserError(f"no model is registered in {place}: flexseg models register NAME --model FOLDER_OR_KEY")
+    return [Model(**json.loads(text)) for text in texts if text is not None]
+
+
+def present(run: Run) -> tuple[Run, dict[str, str]]:
+    """The run without the targets that are not on this machine, and why each of them is left out. UserError if none is
+    left."""
+    data, missing = run.config.data, {}
+    for target in data.targets:
+        try:
+            find_scenes(target, incomplete=True)
+        except UserError as error:
+            missing[target.name] = str(error)
+    if not missing:
+        return run, {}
+    if len(missing) == len(data.targets):
+        raise UserError(f"none of the config's {len(missing)} targets is there: {next(iter(missing.values()))}")
+    left = data.model_copy(update={"targets": tuple(t for t in data.targets if t.name not in missing)})
+    return Run(run.config.model_copy(update={"data": left}), run.progress), missing
+
+
+def judge(store: ArtifactStore, model: Model, evaluation: Artifact, max_drop: float) -> Verdict:
+    """Compares an evaluation of the model with its baseline: it fails where mIoU fell by more than `max_drop` points,
+    and significantly so. Without a baseline the evaluation becomes it."""
+    values = [domain["miou"] for domain in scores(evaluation.folder).values() if domain["miou"] is not None]
+    miou = sum(values) / len(values) if values else None
+    if model.baseline is None:
+        save(store, model._replace(baseline=evaluation.key))
+        return Verdict(
+            model.name, True, ["its first evaluation: the baseline from now on"], miou, evaluation=evaluation.key
+        )
+    from evaluation.compare import compare, regressions  # imports torch
+    from flows.comparison import evaluations
+
+    comparison = compare(evaluations(model.baseline, store), [evaluation.folder])
+    fallen = regressions(comparison, max_drop)
+    return Verdict(model.name, not fallen, fallen, miou, comparison.mean.difference, evaluation.key)
+
+
+def failed(model: Model, error: Exception) -> Verdict:
+    """The verdict on a model that could not be scored or compared."""
+    return Verdict(model.name, False, [str(error).strip().splitlines()[-1] or repr(error)])
+
+
+def summary(verdicts: Sequence[Verdict], missing: Mapping[str, str]) -> tuple[str, str]:
+    """(headline, all of it) as Markdown that reads well as plain text too."""
+    bad = [verdict.name for verdict in verdicts if not verdict.passed]
+    headline = (
+        f"{len(bad)} of {len(verdicts)} registered models failed: {', '.join(bad)}"
+        if bad
+        else (f"all {len(verdicts)} registered models passed")
+    )
+    lines = [headline, ""]
+    for verdict in verdicts:
+        numbers = [] if verdict.miou is None else [f"{100 * verdict.miou:.1f} mIoU"]
+        if verdict.difference is not None:
+            numbers.append(f"{100 * verdict.difference:+.2f} against its baseline")
+        lines.append(
+            f"- {verdict.name} {'passed' if verdict.passed else 'FAILED'}: {'; '.join([*numbers, *verdict.lines])}"
+        )
+    lines += [f"- {name} was left out: {why}" for name, why in missing.items()]
+    return headline, "\n".join(lines)
+
+
+def _lasting(place: str) -> str:
+    """A name that means the same from every folder."""
+    return str(Path(place).absolute()) if Path(place).exists() else place

@@ -1,0 +1,71 @@
+"""Which segmenter a name means, its bare network, and how it predicts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.run import Run
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.errors import UserError
+from pipeline.store.artifacts import ArtifactStore
+from pipeline.store.manifest import canonical_digest, file_table
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    import torch
+
+    from evaluation.inference import Network, Predict
+
+
+def find_model(store: ArtifactStore, name: str) -> tuple[str, Path]:
+    """(key or fingerprint, folder) of a segmenter that is named by its folder, by its key in the store, or by the name
+    of a transformers model on the Hugging Face Hub (`owner/model`)."""
+    folder = Path(name)
+    if folder.is_file():
+        raise UserError(f"--model {name} is a file: bring it into our layout by flexseg convert {name} --output DIR")
+    if folder.is_dir():
+        model = next((place for place in (folder / "segmenter", folder) if (place / "config.json").is_file()), None)
+        if model is None:
+            raise UserError(
+                f"--model {name}: neither it nor its folder 'segmenter' holds a config.json; train a segmenter first"
+            )
+        return canonical_digest(file_table(model)), model
+    if "/" in name:
+        from evaluation.transformers_models import locate
+
+        model = locate(name)
+        return canonical_digest(file_table(model)), model
+    artifact = store.open(name)
+    if artifact.kind != "segmenter":
+        raise UserError(
+            f"--model {name} is a {artifact.kind!r} artifact, wanted a 'segmenter'; see the table of flexseg plan"
+        )
+    return artifact.key, artifact.folder / "segmenter"
+
+
+def other_models(run: Run) -> dict[str, tuple[str, Path]]:
+    """(fingerprint, folder) of the models in `evaluation.models`. UserError if one is not to be had or has a method's
+    name."""
+    models = run.config.evaluation.models
+    if taken := set(models) & set(run.config.training.methods):
+        raise UserError(f"evaluation.models: {min(taken)!r} is a method's name already; choose another name")
+    return {name: find_model(run.store, place) for name, place in models.items()}
+
+
+def network(folder: Path, device: "torch.device") -> "Network":
+    """The network of a folder: one that flexseg trained, or a transformers model."""
+    from evaluation import transformers_models
+
+    if transformers_models.is_transformers(folder):
+        return transformers_models.network(folder, device)
+    from training import predict
+
+    return predict.network(folder, str(device))
+
+
+def load_predict(folder: Path, config: EvaluationConfig, device: str, batch_size: int) -> "Predict":
+    """`predict` of the model of a folder, for evaluation: it sees at most `batch_size` images or windows at once."""
+    import torch
+
+    from evaluation.inference import predictor
+
+    place = torch.device(device)
+    return predictor(network(folder, place), config, place, batch_size)

@@ -1,0 +1,171 @@
+"""Processes of this machine that make units side by side. Any of them may die at any moment."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from pipeline.config.machine import Machine
+from pipeline.errors import UserError
+from pipeline.work.units import Load, Unit, make_units
+
+Work = Callable[[str], Iterator[int]]
+"""Works on a device; after each image, how many would be lost now. Sent to processes, so it must pickle."""
+
+MOST_ON_CPU = 4  # `auto` on a large machine: every worker holds the networks in memory
+MOST_DEATHS = 3  # in a row, without a unit being finished
+
+
+@dataclass
+class Worker:
+    """A process, what it tells (ends when it does), and how many images are lost if it dies now."""
+
+    process: SpawnProcess
+    told: Connection
+    device: str
+    unsaved: int = 0
+
+
+def run(units: Sequence[Unit], load: Load, machine: Machine, *, most_on_cpu: int = MOST_ON_CPU) -> Iterator[None]:
+    """Make the units that are missing: an `Executor`. In this process where one is enough, else in one per device.
+
+    `most_on_cpu`: processes that `machine.workers: auto` starts at most without a GPU.
+    """
+    missing = [unit for unit in units if not unit.done]
+    devices = worker_devices(machine, len(missing), most_on_cpu)
+    if len(devices) <= 1:
+        images: Iterator[object] = make_units(missing, load, devices[0]) if devices else iter(())
+    else:
+        images = watch(partial(make_units, missing, load), devices)
+    left = sum(unit.items for unit in missing)
+    for _ in images:
+        left -= 1
+        yield
+    yield from [None] * left  # made by other calls
+
+
+def worker_devices(machine: Machine, units: int, most_on_cpu: int = MOST_ON_CPU) -> list[str]:
+    """The device of each worker, never more workers than units. Raises UserError where there is no such device."""
+    wanted = machine.workers
+    gpus = 0
+    if machine.device != "cpu":
+        import torch  # slow to import
+
+        from pipeline.work.devices import device_of
+
+        gpus = torch.cuda.device_count() if device_of(machine).type == "cuda" else 0
+    if gpus == 0:
+        return ["cpu"] * min(units, min(_cores(), most_on_cpu) if wanted == "auto" else wanted)
+    return [f"cuda:{k % gpus}" for k in range(min(units, gpus if wanted == "auto" else wanted))]
+
+
+def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
+    """Run `work` in one process per device until all are done; one item per image. A process that dies is replaced.
+
+    Raises the UserError of a process, or one when they keep dying.
+    """
+    workers = [_start(work, device) for device in devices]
+    deaths, remade = 0, 0
+    try:
+        while workers:
+            ready = wait([worker.told for worker in workers])
+            for worker in [worker for worker in workers if worker.told in ready]:
+                message = _receive(worker)
+                if isinstance(message, int):
+                    worker.unsaved = message
+                    deaths = 0 if message == 0 else deaths
+                    remade -= 1
+                    if remade < 0:  # an image that was not counted before
+                        remade = 0
+                        yield
+                    continue
+                workers.remove(worker)
+                if end := _ended(worker, message):
+                    deaths += 1
+                    remade += worker.unsaved
+                    _complain(end, deaths)
+                    workers.append(_start(work, worker.device))
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+def _start(work: Work, device: str) -> Worker:
+    """Start a worker that Ctrl-C does not reach: whoever watches it ends it."""
+    spawn = multiprocessing.get_context("spawn")  # CUDA and threads survive no fork
+    told, tells = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_work, args=(work, device, tells), daemon=True)
+    resource_tracker.ensure_running()  # before the signal is blocked: its own start unblocks it in Python 3.11
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the new process inherits it
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        tells.close()  # so that `told` ends with the process
+    return Worker(process, told, device)
+
+
+def _work(work: Work, device: str, tells: Connection) -> None:
+    """What a worker does: make, and tell after each image; at last perhaps a UserError or a traceback."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        for unsaved in work(device):
+            tells.send(unsaved)
+    except UserError as error:
+        tells.send(error)
+    except Exception:
+        tells.send(traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _receive(worker: Worker) -> Any:
+    """What the worker tells; None when it has ended, perhaps in the middle of a word."""
+    try:
+        return worker.told.recv()
+    except (EOFError, OSError):
+        return None
+
+
+def _ended(worker: Worker, message: object) -> str | None:
+    """How the worker died, None if its work was done. Raises what it failed with."""
+    worker.process.join()
+    worker.told.close()
+    if isinstance(message, UserError):
+        raise message
+    if message is not None:
+        raise RuntimeError(f"a worker process on {worker.device} failed:\n{message}")
+    code = worker.process.exitcode or 0
+    if code == 0:
+        return None
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _complain(end: str, deaths: int) -> None:
+    if deaths >= MOST_DEATHS:
+        raise UserError(
+            f"{deaths} worker processes in a row died before they had finished a file, the last was {end} (too little"
+            " memory?): lower machine.workers, or generation.batch_size or machine.evaluation_batch; finished files are"
+            " kept"
+        )
+    print(f"flexseg: a worker process was {end}; another one takes over its file", file=sys.stderr)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,91 @@
+"""What `flexseg plan` says: what is asked for, how long it takes if that was measured, what is there already."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import stages
+from flows.cli import app
+from flows.commands.painting_rate import known_rate
+from flows.run import Run
+from pipeline.config.experiment import ExperimentConfig, load_config
+
+Mini = Callable[..., ExperimentConfig]
+
+
+@pytest.fixture
+def config(write_config: Callable[..., Path], stand_in_weights: Path) -> Path:
+    return write_config(stand_in_weights)
+
+
+def flexseg(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def build_images(run: Run) -> None:
+    """A finished artifact in place of generated images."""
+    run.store.get_or_build(*stages.generated_recipe(run), lambda folder: None)
+
+
+def test_what_is_asked_for_and_what_is_there(config: Path, tmp_path: Path) -> None:
+    first = flexseg("plan", str(config), "--write", str(tmp_path / "list.jsonl"))
+    assert "4 images of 64x32 px on " in first and " of 8 label maps, in 2 shards; 0.0 MB" in first
+    assert "not yet measured" in first and "to be made" in first
+    table = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in first.splitlines() if "│" in line}
+    assert [cell.strip() for cell in table["all"]] == ["2", "2", "4", ""]
+    assert [cell.strip() for cell in table["share"]] == ["50.0%", "50.0%", "", ""]
+    rows = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["foggy-000000", "foggy-000001", "plain-000000", "plain-000001"]
+
+    refused = CliRunner().invoke(app, ["plan", str(config), "--write", str(tmp_path / "list.jsonl")])
+    assert refused.exit_code == 2 and "name a new file" in refused.stderr
+
+    run = Run(load_config(config))
+    shard = run.store.partial(*stages.generated_recipe(run)) / "data/train-00001-of-00002.parquet"
+    shard.parent.mkdir(parents=True)
+    shard.touch()
+    assert "1 of 2 shards made" in flexseg("plan", str(config))
+
+    build_images(run)
+    last = flexseg("plan", str(config))
+    assert "4 images that were painted here on " in last and "none is left" in last and "made, took" in last
+
+
+def test_the_plan_is_made_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(load_config(config))
+    first = stages.planned(run)
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr("generation.plan.plan", never)
+    settings = ["generation.steps=9", "generation.shard_size=1", "generation.alignment_radius=3"]
+    assert stages.planned(Run(load_config(config, settings))).key == first.key
+    with pytest.raises(AssertionError, match="planned again"):
+        stages.planned(Run(load_config(config, ["generation.counts.night=1"])))
+
+
+def test_a_rate_is_of_images_that_were_painted_alike_and_here(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert known_rate(Run(mini())) is None
+    run = Run(mini())
+    build_images(run)
+    seconds = run.history[-1][1].manifest["seconds"]
+    alike = ("generation.counts.night=9", "generation.seed=3", "generation.shard_size=1")
+    for overrides in ((), alike):
+        rate = known_rate(Run(mini(*overrides)))
+        assert rate is not None and rate.images == pytest.approx(4 / seconds)
+    for override in ("generation.steps=3", "generation.size=[64, 64]", "generation.batch_size=1"):
+        assert known_rate(Run(mini(override))) is None
+    monkeypatch.setattr("flows.commands.painting_rate.provenance", lambda: {"host": "elsewhere"})
+    assert known_rate(Run(mini())) is None
+
+
+def test_nothing_to_join_is_one_line(config: Path) -> None:
+    result = CliRunner().invoke(app, ["generate", str(config), "--join"])
+    assert result.exit_code == 2
+    assert "nothing to join, no images are being painted in" in result.stderr.splitlines()[-1]

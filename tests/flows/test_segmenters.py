@@ -1,0 +1,78 @@
+"""Which segmenter a name means, and that ours and transformers' are run alike."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+
+from evaluation.inference import predictor
+from flows.run import Run
+from flows.segmenters import find_model, network, other_models
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.data.labels import CLASS_NAMES
+from pipeline.errors import UserError
+from training.networks import Segmenter
+from training.predict import predictor as single_predictor
+
+Mini = Callable[..., ExperimentConfig]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def ours(mini: Mini, tmp_path: Path) -> Path:
+    """A segmenter with random weights, as training writes it."""
+    segmenter = Segmenter.create(mini().training.network, 0).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        torch.nn.init.normal_(segmenter.classifier.weight)  # so that classes differ from place to place
+    segmenter.save_pretrained(tmp_path / "run" / "segmenter")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A tiny model in transformers' layout."""
+    folder = tmp_path / "segformer"
+    config = SegformerConfig(
+        hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, id2label=dict(enumerate(CLASS_NAMES))
+    )
+    SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    SegformerImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_our_segmenters_predict_as_the_single_predictor_does(mini: Mini, ours: Path, scale: float) -> None:
+    _, folder = find_model(Run(mini()).store, str(ours))
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3)).astype(np.uint8)
+    size = (round(40 * scale), round(64 * scale))
+    labels, _ = predictor(network(folder, CPU), EvaluationConfig(), CPU, batch_size=2)(images, size)
+    single = single_predictor(folder, scale, "cpu")
+    expected = np.stack([single(image) for image in images])
+    assert len(np.unique(expected)) > 1
+    assert (np.asarray(labels) == expected).mean() > 0.999  # batches may round differently
+
+
+def test_models_of_others(mini: Mini, theirs: Path) -> None:
+    run = Run(mini(f"evaluation.models={{b0: {theirs}}}"))
+    ((key, folder),) = other_models(run).values()
+    assert folder == theirs and len(key) == 64
+    assert network(folder, CPU)(torch.zeros(2, 3, 64, 64)).shape == (2, 19, 16, 16)
+    with pytest.raises(UserError, match="is a method's name already"):
+        other_models(Run(mini(f"evaluation.models={{flex-seg: {theirs}}}")))
+    with pytest.raises(UserError, match="hf download"):
+        other_models(Run(mini("evaluation.models={b0: nobody/nowhere}")))
+
+
+def test_other_models_and_the_batch_do_not_change_the_key_of_an_evaluation(mini: Mini, theirs: Path) -> None:
+    from flows.stages import evaluation_recipe
+
+    keys = {
+        Run(config).key(evaluation_recipe(Run(config), "a"))
+        for config in (mini(), mini(f"evaluation.models={{b0: {theirs}}}"), mini("machine.evaluation_batch=9"))
+    }
+    assert len(keys) == 1

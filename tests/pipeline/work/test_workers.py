@@ -1,0 +1,88 @@
+"""Processes side by side: any of them may die, and they end with whoever watches them."""
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.machine import Machine
+from pipeline.errors import UserError
+from pipeline.work import workers
+from pipeline.work.units import make_units
+from tests.processes import alive, start, wait_until
+from tests.workloads import defect, die, forever, load_writer, mistake, units_in
+
+
+def test_processes_share_the_work_and_replace_their_dead(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    units = units_in(tmp_path)
+    images = list(workers.watch(partial(make_units, units, partial(load_writer, 2)), ["cpu"] * 2))
+    assert len(images) == 24, "an image that was lost is counted once"
+    assert all(unit.done for unit in units)
+    assert capfd.readouterr().err.count("ended by SIGKILL; another one takes over its file") == 2
+
+
+def test_units_made_by_processes(tmp_path: Path) -> None:
+    units = units_in(tmp_path, 6)
+    units[0].path.parent.mkdir()
+    units[0].path.touch()
+    images = list(workers.run(units, partial(load_writer, 0), Machine(device="cpu", workers=2)))
+    assert images == [None] * 15
+    assert all(int(unit.path.read_text()) != os.getpid() for unit in units[1:])
+
+
+def test_processes_that_keep_dying_are_given_up() -> None:
+    with pytest.raises(UserError, match="3 worker processes in a row died .* ended by SIGKILL") as caught:
+        list(workers.watch(die, ["cpu"] * 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_of_the_user_is_its_own_line_and_a_defect_keeps_its_traceback() -> None:
+    with pytest.raises(UserError, match=r"^labels/1.png: cannot be read$"):
+        list(workers.watch(mistake, ["cpu"] * 2))
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*in defect.*it is our fault"):
+        list(workers.watch(defect, ["cpu"]))
+
+
+def test_who_stops_watching_ends_the_processes(tmp_path: Path) -> None:
+    images = workers.watch(partial(forever, tmp_path), ["cpu"] * 2)
+    next(images)
+    next(images)
+    processes = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(processes) == 2 and all(map(alive, processes))
+    images.close()  # type: ignore[attr-defined]  # it is a generator, which is what an interrupt closes
+    assert not any(map(alive, processes))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_and_the_death_of_the_watcher_end_the_processes(tmp_path: Path, number: signal.Signals) -> None:
+    script = (
+        "from functools import partial; from pathlib import Path; import sys\n"
+        "from pipeline.work.workers import watch; from tests.workloads import forever\n"
+        "if __name__ == '__main__':\n    list(watch(partial(forever, Path(sys.argv[1])), ['cpu'] * 2))\n"
+    )
+    folder = tmp_path / "running"
+    folder.mkdir()
+    watcher = start(tmp_path / "script.py", script, str(folder))
+    wait_until(lambda: len(list(folder.iterdir())) == 2)
+    if number == signal.SIGINT:
+        os.killpg(watcher.pid, number)  # as a terminal does
+    else:
+        os.kill(watcher.pid, number)
+    errors = watcher.communicate(timeout=60)[1]
+    processes = [int(path.name) for path in folder.iterdir()]
+    wait_until(lambda: not any(map(alive, processes)))
+    assert errors.count("Traceback") == (number == signal.SIGINT), "the watcher's own, and none of a process"
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_cores", lambda: 64)
+    assert workers.worker_devices(Machine(device="cpu"), 100) == ["cpu"] * 4
+    assert workers.worker_devices(Machine(device="cpu"), 100, 1) == ["cpu"]
+    assert workers.worker_devices(Machine(device="cpu", workers=9), 100) == ["cpu"] * 9
+    assert workers.worker_devices(Machine(device="cpu", workers=9), 2) == ["cpu"] * 2
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert workers.worker_devices(Machine(), 100) == ["cuda:0", "cuda:1"]
+    assert workers.worker_devices(Machine(workers=3), 100) == ["cuda:0", "cuda:1", "cuda:0"]
