@@ -22,7 +22,7 @@ from evaluation.scoring import LoadPredict, Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
-from pipeline.store.manifest import write_json
+from pipeline.files import write_json
 from pipeline.work.progress import Track
 from pipeline.work.units import WORK, Executor, Unit, make_all
 from pipeline.work.workers import run

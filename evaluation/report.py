@@ -17,7 +17,7 @@ from evaluation.scenes import SceneGroup, image_scores, pictured, scene_groups
 from evaluation.summary import ReportContent, best_method, pair, summarize
 from evaluation.tables import write_tables
 from pipeline.data.labels import CLASSES
-from pipeline.store.manifest import write_json
+from pipeline.files import write_json
 from pipeline.work.progress import duration
 
 WEATHER_ORDER = ("plain", "sunny", "rainy", "snowy", "foggy", "night")

@@ -14,8 +14,8 @@ from flows.segmenters import find_model
 from flows.tables import scores
 from pipeline.data.datasets import find_scenes
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore
-from pipeline.store.manifest import write_json
 
 FOLDER = "models"
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.store.manifest import MANIFEST, canonical_digest, file_table, read_manifest, write_json
+from pipeline.files import write_json
+from pipeline.store.manifest import MANIFEST, canonical_digest, file_table, read_manifest
 from pipeline.work.progress import Track, silent
 
 RECORD = "export.json"

@@ -10,7 +10,7 @@ from generation import hub
 from pipeline.config.weights import GeneratorParts
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.store.manifest import file_sha256
+from pipeline.files import file_sha256
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")

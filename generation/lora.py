@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from generation import hub
 from pipeline.errors import UserError
-from pipeline.store.manifest import file_sha256
+from pipeline.files import file_sha256
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

@@ -19,7 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config.machine import Machine
 from pipeline.errors import UserError
-from pipeline.store.manifest import canonical_digest, file_sha256
+from pipeline.files import file_sha256
+from pipeline.store.manifest import canonical_digest
 
 PACKAGES = ("evaluation", "flows", "generation", "pipeline", "training")
 LIBRARIES = ("diffusers", "numpy", "torch", "transformers")

@@ -27,17 +27,10 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from pipeline.errors import UserError
+from pipeline.files import fsync_folder, write_json
 from pipeline.store.building import ATTEMPTS, Stage, Wanted, build_in, disk_full
 from pipeline.store.lease import acquire
-from pipeline.store.manifest import (
-    MANIFEST,
-    canonical_digest,
-    canonical_json,
-    fsync_folder,
-    read_manifest,
-    verify_files,
-    write_json,
-)
+from pipeline.store.manifest import MANIFEST, canonical_digest, canonical_json, read_manifest, verify_files
 from pipeline.store.remote import Remote
 from pipeline.store.shared_artifact import SharedArtifact
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.store.manifest import MANIFEST, file_table, provenance, write_json
+from pipeline.files import write_json
+from pipeline.store.manifest import MANIFEST, file_table, provenance
 
 ATTEMPTS = ".attempts.json"
 

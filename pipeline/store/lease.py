@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import StoreUnavailableError, UserError
-from pipeline.store.manifest import MANIFEST, file_sha256
+from pipeline.files import file_sha256
+from pipeline.store.manifest import MANIFEST
 from pipeline.store.shared_artifact import Parts, SharedArtifact, is_part
 
 RENEWALS = 5  # in the time after which a lease is stale

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.files import file_sha256
 
 MANIFEST = "manifest.json"
 PACKAGES = (
@@ -29,12 +30,6 @@ def canonical_json(value: object) -> str:
 def canonical_digest(value: object) -> str:
     """Hex sha256 of `canonical_json(value)`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_table(folder: Path) -> dict[str, dict[str, str | int]]:
@@ -55,26 +50,6 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "hardware": _hardware(),
     }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes durably: whoever finds `path` after a crash finds all of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Makes the folder's own entries (a rename in it) durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
-from pipeline.store.manifest import MANIFEST, file_sha256, write_json
+from pipeline.files import file_sha256, write_json
+from pipeline.store.manifest import MANIFEST
 from pipeline.store.remote import Remote
 from pipeline.work.threads import in_order
 

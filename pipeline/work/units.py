@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.machine import Machine
-from pipeline.store.manifest import fsync_folder
+from pipeline.files import fsync_folder
 from pipeline.work.progress import Track
 
 WORK = ".work"

@@ -11,7 +11,7 @@ from evaluation.image_counts import read_images, save_images, stack
 from evaluation.metrics import Counts, no_counts
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.store.manifest import write_json
+from pipeline.files import write_json
 
 Right = Mapping[str, int]
 """Scene id -> how many of its 100 px of road and 100 px of sky are right."""

@@ -15,8 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from pipeline.files import file_sha256
 from pipeline.store.artifacts import ArtifactStore
-from pipeline.store.manifest import file_sha256
 
 STAGES = {"world": 1, "labels": 1, "plan": 1, "generated": 1, "segmenter": 3, "evaluation": 3, "report": 1}
 

@@ -15,8 +15,8 @@ from pipeline.config.data import Dataset
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
-from pipeline.store.manifest import write_json
 
 Mini = Callable[..., ExperimentConfig]
 

@@ -13,8 +13,8 @@ from flows.cli import app
 from flows.comparison import evaluations
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
-from pipeline.store.manifest import write_json
 
 SCENES = 9
 

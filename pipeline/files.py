@@ -1,0 +1,106 @@
+"""Files that are whole or not there, and names from outside that become paths only after they were checked.
+
+Two promises can be asked of a write. *Whole*: nobody ever sees half a file, even if the process dies. *Durable*: what
+was seen is still there after a power cut. Everything that counts as finished work (shards, checkpoints, manifests) is
+written durably; notes that can be made again (counts, previews) are only written whole.
+"""
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import UserError
+
+LONGEST_NAME = 255  # bytes: the limit of the usual file systems
+LONGEST_STEM = 120  # characters of a name that was made from a scene or a data set
+
+
+@contextmanager
+def written_whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Gives a path to write to; what was written appears as `path` by one rename when the block ends well.
+
+    The unfinished file lies beside `path` under a name that `pipeline.store.shared_artifact.is_part` refuses. It is
+    removed where the block fails, and left where the process dies.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        if durable:
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if durable:
+        fsync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
+    """Writes JSON whole. ValueError where `content` holds a number that JSON has no word for (NaN, infinity)."""
+    with written_whole(path, durable=durable) as unfinished:
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the folder's own entries (a rename in it) durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The path of the file `name` below `folder`, where `name` was read from a file (a manifest, a lock, a plan).
+
+    UserError unless `name` is a relative path in its one plain spelling: no `..`, no `.`, no leading or doubled slash,
+    no backslash, no control character, every part short enough for a file name. So nothing that is read from a shared
+    store can name a place outside the folder that it belongs to.
+    """
+    if not isinstance(name, str) or not _is_plain(name):
+        shown = repr(name) if len(repr(name)) <= 100 else repr(name)[:97] + "..."
+        raise UserError(
+            f"a file below {folder} is named {shown}: wanted a plain relative path; whoever wrote that name did not use"
+            " flexseg, delete the folder or the object it came from"
+        )
+    return folder / name
+
+
+def _is_plain(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return (
+        bool(parts)
+        and "/".join(parts) == name
+        and ".." not in parts
+        and not name.startswith("/")
+        and "\\" not in name
+        and name.isprintable()
+        and all(len(os.fsencode(part)) <= LONGEST_NAME for part in parts)
+    )
+
+
+def file_stem(text: str) -> str:
+    """A file name's stem for any text (a scene's id, a data set's name): safe, short, and another one for every text.
+
+    Letters, digits and `-_.` stay; where anything else was replaced, or the text is long, a digest of the whole text
+    is added, so that two texts never share a stem.
+    """
+    folded = unicodedata.normalize("NFC", text)
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in folded).lstrip(".")
+    if kept == text and len(kept) <= LONGEST_STEM:
+        return kept
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    return f"{kept[:LONGEST_STEM]}-{digest}"
