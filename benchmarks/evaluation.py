@@ -27,12 +27,13 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from benchmarks.record import record
 from evaluation.evaluate import evaluate
 from evaluation.inference import Network, Predict, input_size, predictor
-from evaluation.metrics import confusion_matrix, count
+from evaluation.metrics import count
 from evaluation.scoring import Loaded, load_scene
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
 from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES, TRAIN_IDS
+from pipeline.data.scores import confusion_matrix
 from pipeline.toytown import TARGETS, render_target
 from pipeline.work.progress import silent
 

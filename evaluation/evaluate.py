@@ -16,12 +16,13 @@ import numpy as np
 
 from evaluation.image_counts import Images, joined, save_images, stack
 from evaluation.inference import Size, input_text
-from evaluation.metrics import Scores, class_iou, mean_iou, share
+from evaluation.metrics import Scores, share
 from evaluation.parts import Part, Skipped, read_part
 from evaluation.scoring import LoadPredict, Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
+from pipeline.data.scores import class_iou, mean_iou
 from pipeline.files import write_json
 from pipeline.work.progress import Track
 from pipeline.work.units import WORK, Executor, Unit, make_all

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.data.windows import window_starts
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 """(B,3,H,W) float RGB in 0..255 -> logits (B,19,h,w), any h and w."""
@@ -87,9 +88,7 @@ def sliding_logits(network: Network, images: torch.Tensor, window: Size, stride:
     Returns (B,19,H,W). Windows of all images are stacked, `batch_size` of them at a time.
     """
     height, width = (min(side, of) for side, of in zip(window, images.shape[2:], strict=True))
-    tops, lefts = (
-        _starts(whole, part, step) for whole, part, step in zip(images.shape[2:], (height, width), stride, strict=True)
-    )
+    tops, lefts = (window_starts(*axis) for axis in zip(images.shape[2:], window, stride, strict=True))
     places = list(product(range(len(images)), tops, lefts))
     total: torch.Tensor | None = None
     for first in range(0, len(places), batch_size):
@@ -106,11 +105,6 @@ def sliding_logits(network: Network, images: torch.Tensor, window: Size, stride:
         for whole, starts, part in zip(images.shape[2:], (tops, lefts), (height, width), strict=True)
     )
     return total / (rows[:, None] * columns)
-
-
-def _starts(whole: int, part: int, step: int) -> list[int]:
-    """Where windows of `part` px begin so that they cover `whole` px in steps of at most `step`."""
-    return [*range(0, whole - part, step), whole - part]
 
 
 def _cover(whole: int, starts: Sequence[int], part: int) -> torch.Tensor:

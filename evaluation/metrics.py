@@ -1,7 +1,6 @@
-"""Scores of predictions against label maps: confusion, IoU, accuracy, errors near boundaries, calibration.
+"""Scores of predictions against label maps: confusion, accuracy, errors near boundaries, calibration.
 
-A class that appears neither in the labels nor in the predictions has no IoU: it is NaN here and null in JSON, and no
-mean ever turns it into a number. Every score is taken from counts that were summed over images.
+Every score is taken from counts that were summed over images, never averaged over images.
 """
 
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from evaluation.calibration import BINS, count_bins, expected_calibration_error
 from pipeline.data.boundaries import boundary_granularity
 from pipeline.data.labels import NUM_CLASSES
+from pipeline.data.scores import Confusion, confusion_matrix
 
 LabelMap = NDArray[np.uint8]
-Confusion = NDArray[np.int64]
 
 
 class Counts(NamedTuple):
@@ -69,24 +68,6 @@ def count(
     return counts._replace(bin_pixels=bin_pixels, bin_right=bin_right, bin_confidence=bin_confidence)
 
 
-def confusion_matrix(prediction: torch.Tensor, label: torch.Tensor) -> Confusion:
-    """Pixels per (label class, predicted class): two (H,W) uint8 maps -> (19,19) int64; ignored pixels count nowhere.
-
-    ValueError where the sizes differ or a prediction is no train id.
-    """
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"prediction is {tuple(prediction.shape)}, its label {tuple(label.shape)}: predict at the label's own size"
-        )
-    if (highest := int(prediction.max())) >= NUM_CLASSES:
-        raise ValueError(f"prediction holds {highest}: wanted train ids from 0 to {NUM_CLASSES - 1}")
-    # 8 bits of label and 5 of prediction in one 16-bit code: counting every pixel once, without a mask and without
-    # the widening to 64 bits that NumPy's bincount does, is what makes this fast.
-    code = label.to(torch.int16).mul_(32).add_(prediction).flatten()
-    counts = torch.bincount(code, minlength=256 * 32).view(256, 32)
-    return counts[:NUM_CLASSES, :NUM_CLASSES].cpu().numpy()
-
-
 def boundary_rings(label: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
     """(H,W) uint8 train ids -> (H,W) int64: index of the thinnest band of `widths` px that holds the pixel, else -1.
 
@@ -102,19 +83,6 @@ def _rings(
     code = (ring + 1).to(torch.uint8).mul_(2).add_(prediction != label).flatten()
     counts = torch.bincount(code, minlength=2 * rings + 2).view(-1, 2)[1:].cpu().numpy()
     return counts.sum(axis=1), counts[:, 1]
-
-
-def class_iou(confusion: Confusion) -> NDArray[np.float64]:
-    """(19,19) confusion -> (19,) intersection over union; NaN for a class that is in neither labels nor predictions."""
-    intersection = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
-    return np.divide(intersection, union, out=np.full(len(confusion), np.nan), where=union > 0)
-
-
-def mean_iou(iou: NDArray[np.float64]) -> float:
-    """Mean over the classes that have an IoU; NaN if none has."""
-    present = iou[~np.isnan(iou)]
-    return float(present.mean()) if present.size else float("nan")
 
 
 def share(part: float, whole: float) -> float:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from pipeline.data.windows import window_starts
 from pipeline.errors import UserError
 
 
@@ -35,8 +36,7 @@ def grid(canvas: tuple[int, int], window: tuple[int, int], stride: int, image: i
         raise UserError(
             f"generation.fusion.stride is {stride} cells, wanted at most the window's {min(height, width)}: lower it"
         )
-    tops = [*range(0, canvas[0] - height, stride), canvas[0] - height]
-    lefts = [*range(0, canvas[1] - width, stride), canvas[1] - width]
+    tops, lefts = window_starts(canvas[0], height, stride), window_starts(canvas[1], width, stride)
     return [Window(image, top, left, height, width) for top in tops for left in lefts]
 
 

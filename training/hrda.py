@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import interpolate
 
+from pipeline.data.windows import window_starts
+
 GRID = 8
 """px of the network's input: boxes keep to multiples, so that a cell of the context (its half) is never cut."""
 
@@ -35,7 +37,7 @@ def draw_box(size: tuple[int, int], detail: tuple[int, int], random: torch.Gener
 
 def windows(size: tuple[int, int], window: tuple[int, int]) -> list[Box]:
     """Windows that cover `size` px and overlap by half; those that would stick out end at the border."""
-    tops, lefts = (_starts(length, side) for length, side in zip(size, window, strict=True))
+    tops, lefts = (window_starts(length, side, side // 2) for length, side in zip(size, window, strict=True))
     height, width = (min(pair) for pair in zip(size, window, strict=True))
     return [Box(top, top + height, left, left + width) for top in tops for left in lefts]
 
@@ -83,9 +85,3 @@ def fuse(context: torch.Tensor, detail: torch.Tensor, attention: torch.Tensor, b
 
 def _doubled(maps: torch.Tensor) -> torch.Tensor:
     return interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def _starts(length: int, window: int) -> list[int]:
-    """Where windows start: every half window, the last one shifted back to end at `length`."""
-    last = max(length - window, 0)
-    return [*range(0, last, window // 2), last]

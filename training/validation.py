@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.data.datasets import Scene
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.pictures import Picture, colorize, fit, side_by_side
+from pipeline.data.scores import class_iou, confusion_matrix, mean_iou
 from pipeline.seeding import generator
 from training.networks import Segmenter
 from training.pools import Pool
@@ -36,14 +37,14 @@ def validate(segmenter: Segmenter, pool: Pool, scale: float, preview: Path) -> f
     The pool's first scenes go to the picture `preview`, a row each: image, label, prediction. Ranks share the work.
     """
     device = next(segmenter.parameters()).device
-    confusion = torch.zeros(NUM_CLASSES**2, dtype=torch.int64, device=device)
+    confusion = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64, device=device)
     shown: list[tuple[int, Picture]] = []
     segmenter.eval()
     for index in range(rank(), len(pool), world_size()):
         image, label = pool.read(index)
         prediction = predict_labels(segmenter, image, scale)
-        pairs = label.astype(np.int64) * NUM_CLASSES + prediction
-        confusion += torch.tensor(np.bincount(pairs[label < NUM_CLASSES], minlength=NUM_CLASSES**2), device=device)
+        counted = confusion_matrix(torch.tensor(prediction), torch.tensor(label))
+        confusion += torch.tensor(counted, device=device)
         if index < PREVIEWS:
             shown.append((index, preview_row(image, label, prediction)))
     segmenter.train()
@@ -51,14 +52,7 @@ def validate(segmenter: Segmenter, pool: Pool, scale: float, preview: Path) -> f
     if rank() == 0:
         preview.parent.mkdir(exist_ok=True)
         Image.fromarray(_stacked(rows)).save(preview)
-    return mean_iou(summed(confusion).cpu().numpy().reshape(NUM_CLASSES, NUM_CLASSES))
-
-
-def mean_iou(confusion: np.ndarray) -> float:
-    """Mean over the classes that a (19,19) table of labels (rows) and predictions (columns) holds."""
-    hits = confusion.diagonal()
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
-    return float((hits[union > 0] / union[union > 0]).mean())
+    return mean_iou(class_iou(summed(confusion).cpu().numpy()))
 
 
 def preview_row(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Picture:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from pyarrow.parquet import read_table
 
-from evaluation.metrics import Scores, class_iou, mean_iou
+from evaluation.metrics import Scores
 from flows import stages
 from flows.run import Recipe, Run
 from generation.samples import png
@@ -25,6 +25,7 @@ from pipeline.config.toytown import ToyTown
 from pipeline.config.training import Method
 from pipeline.data.datasets import find_scenes
 from pipeline.data.labels import CLASS_NAMES
+from pipeline.data.scores import class_iou, mean_iou
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed, generator
 from pipeline.store.artifacts import Artifact, Stage

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from evaluation import bootstrap
 from evaluation.bootstrap import interval, joint, paired
-from evaluation.metrics import class_iou, mean_iou
 from pipeline.data.labels import NUM_CLASSES
+from pipeline.data.scores import class_iou, mean_iou
 
 
 def model(images: int, right: float, seed: int, classes: int = 4, pixels: int = 500) -> np.ndarray:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.metrics import Scores, class_iou, mean_iou
+from evaluation.metrics import Scores
+from pipeline.data.scores import class_iou, mean_iou
 
 
 def test_golden_metrics(golden: Path) -> None:

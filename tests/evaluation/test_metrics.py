@@ -9,8 +9,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassJaccardIndex
 
-from evaluation.metrics import Scores, class_iou, confusion_matrix, count, mean_iou
+from evaluation.metrics import Scores, count
 from pipeline.data.labels import IGNORE, NUM_CLASSES
+from pipeline.data.scores import class_iou, confusion_matrix, mean_iou
 
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 label_maps = shapes.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 18, IGNORE])))

@@ -21,7 +21,7 @@ from pipeline.data.labels import CLASSES
 from pipeline.errors import UserError
 from training.loop import Loop
 from training.train import Job, prepare, train
-from training.validation import draw_learning_curve, mean_iou, preview_row
+from training.validation import draw_learning_curve, preview_row
 
 CPU = Machine(device="cpu", tracker=None)
 Make = Callable[..., Loop]
@@ -128,9 +128,3 @@ def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(tmp_path / "curve.png").convert("RGB")).astype(int)
     blue, orange = pixels[..., 2] - pixels[..., 0], pixels[..., 0] - pixels[..., 2]
     assert (blue > 100).sum() > 50 and (orange > 100).sum() > 20
-
-
-def test_mean_iou_leaves_out_classes_that_do_not_occur() -> None:
-    confusion = np.zeros((19, 19), np.int64)
-    confusion[0, 0], confusion[0, 1], confusion[1, 1] = 6, 2, 2
-    assert mean_iou(confusion) == pytest.approx((6 / 8 + 2 / 4) / 2)
