@@ -169,9 +169,10 @@ def prepare(job: Job) -> tuple[Loop, Pool]:
     assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
     pools: list[Pool] = [ScenePool(training, config.source_size)]
     if job.method.generated:
-        excluded, cache = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / "datasets"
+        excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / "generated.arrow"
         with accelerator.main_process_first():
-            pools.append(GeneratedPool(job.generated, config, excluded=excluded, cache=cache))
+            write = accelerator.is_main_process
+            pools.append(GeneratedPool(job.generated, config, excluded=excluded, copy=copy, write=write))
     segmenter = Segmenter.create(config.network, derive_seed(job.seed, "network"), config.scale)
     state = StepState.create(config, job.method, segmenter)
     optimizer, schedule = build_optimizer(segmenter, config.optimizer, config.iterations)

@@ -19,7 +19,7 @@ NOBODY: frozenset[str] = frozenset()
 
 def _pool(config: TrainingConfig, folders: list[Path], **changes: object) -> GeneratedPool:
     changed = config.of(Method(training=changes))
-    return GeneratedPool(folders, changed, excluded=NOBODY, cache=folders[0].parent / "cache")
+    return GeneratedPool(folders, changed, excluded=NOBODY, copy=folders[0].parent / "copy.arrow")
 
 
 def _write(folder: Path, count: int, **columns: list[object]) -> Path:
@@ -98,7 +98,7 @@ def test_broken_files_are_named_in_one_line(tiny_config: TrainingConfig, scenes:
         _pool(tiny_config, [values]).read(1)
     bytes_only = {"bytes": b"\x89PNG\r\n\x1a\n", "path": None}
     damaged = _write(tmp_path / "damaged", 2, image=[bytes_only] * 2)
-    with pytest.raises(UserError, match="damaged: row 0 cannot be decoded"):
+    with pytest.raises(UserError, match="damaged: row 0: its image cannot be decoded"):
         _pool(tiny_config, [damaged]).read(0)
 
 

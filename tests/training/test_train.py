@@ -147,7 +147,7 @@ def test_held_out_scenes_are_fixed_and_their_paintings_left_out(
     assert {scene.id for scene in training} | {scene.id for scene in held_out} == {scene.id for scene in scenes}
     assert hold_out(scenes, 2) == (training, held_out)
     assert len(hold_out(scenes[:3], 50)[0]) == 3  # never more than a fifth
-    pool = GeneratedPool([generated], tiny_config, excluded=frozenset({"0", "3"}), cache=tmp_path / "cache")
+    pool = GeneratedPool([generated], tiny_config, excluded=frozenset({"0", "3"}), copy=tmp_path / "copy.arrow")
     assert len(pool) == 4
     image, label = pool.read(0)
     assert (image.shape, label.shape) == ((40, 48, 3), (40, 48))
