@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.errors import UserError, one_line
@@ -191,7 +191,7 @@ def _picture(content: bytes, formats: tuple[str, ...], where: str) -> Iterator[I
             if picture.width * picture.height > MOST_PX:
                 raise UserError(f"{where} claims {picture.width}x{picture.height} px: wanted at most {MOST_PX:,} px")
             yield picture
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UserError(f"{where} cannot be decoded: it is no {' or '.join(formats)} file") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{where} cannot be decoded: wanted at most {MOST_PX:,} px") from error

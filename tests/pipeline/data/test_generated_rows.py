@@ -100,7 +100,8 @@ def test_the_path_of_a_cell_is_never_followed(tmp_path: Path) -> None:
         for column in ("image", "label"):
             folder = tmp_path / f"{column}{number}"
             good = GRAY if column == "image" else IDS
-            write(folder, **{column: [good, {"bytes": None, "path": path}]})
+            columns: dict[str, Any] = {column: [good, {"bytes": None, "path": path}]}
+            write(folder, **columns)
             assert f"row 1 holds no bytes of its {column}" in refusal(folder)
     named = write(tmp_path / "named", image=[{"bytes": GRAY, "path": str(tmp_path / "pipe.png")}] * 2)
     data = GeneratedDataSet(named)  # a path beside bytes is no more than a name
@@ -158,7 +159,8 @@ def _bomb() -> bytes:
 def test_bytes_that_are_no_such_picture_are_named(tmp_path: Path, column: str, content: bytes, said: str) -> None:
     """Case F10: junk, bombs, depths that a decoder would change, and an EPS that starts another program."""
     good = GRAY if column == "image" else IDS
-    message = refusal(write(tmp_path, **{column: [good, content]}))
+    columns: dict[str, Any] = {column: [good, content]}
+    message = refusal(write(tmp_path, **columns))
     assert said in message and "row 1" in message
 
 
@@ -208,7 +210,8 @@ def test_what_a_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data" / "train-1.parquet").unlink()
     (tmp_path / "data" / "train-0.parquet").rename(tmp_path / "data" / "train-2.parquet")
     assert "does not list: data/train-2.parquet" in refusal(tmp_path)
-    for files in ({}, [], None, {"data/../../x.parquet": {}}):
+    others: list[Any] = [{}, [], None, {"data/../../x.parquet": {}}]
+    for files in others:
         (tmp_path / "manifest.json").write_text(json.dumps({"files": files}))
         refusal(tmp_path)
 
