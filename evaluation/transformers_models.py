@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from evaluation.inference import Network
+from pipeline import hub
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.errors import UserError
 
-FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
+FILES = (("config.json",), ("preprocessor_config.json",), ("model.safetensors", "model.safetensors.index.json"))
 
 
 def is_transformers(folder: Path) -> bool:
@@ -25,20 +26,7 @@ def locate(name: str) -> Path:
 
     UserError where it is neither here nor to be had.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"model {name!r} is no folder here, and the Hugging Face Hub did not give it ({reason}); where there is a"
-            f" network run 'hf download {name}', or give a folder with its config.json, preprocessor_config.json and"
-            " *.safetensors"
-        ) from error
+    return hub.find(name, {"": FILES}, "model").folder
 
 
 def network(folder: Path, device: torch.device) -> Network:

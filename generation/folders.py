@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from generation import hub
+from pipeline import hub
 from pipeline.config.weights import GeneratorParts
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
@@ -15,6 +15,21 @@ from pipeline.files import file_sha256
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 COMPONENTS = (*PRIOR, "controlnet")
+
+NETWORK_FILES = tuple(
+    f"diffusion_pytorch_model{end}" for end in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
+)
+ENCODER_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", "pytorch_model.fp16.bin")
+"""Names of weight files in the order in which they are preferred: full precision, as published, and safetensors."""
+NEEDED = {
+    "vae": (("config.json",), NETWORK_FILES),
+    "unet": (("config.json",), NETWORK_FILES),
+    "controlnet": (("config.json",), NETWORK_FILES),
+    "text_encoder": (("config.json",), ENCODER_FILES),
+    "tokenizer": (("tokenizer_config.json",), ("vocab.json", "tokenizer.json"), ("merges.txt", "tokenizer.json")),
+    "scheduler": (("scheduler_config.json",),),
+}
+"""The files of each component; one of each group is enough, the first that there is."""
 
 Folders = dict[str, Path]
 """The folder of each component."""
@@ -40,10 +55,8 @@ def weights_folders(weights: GeneratorParts | str) -> Folders:
 
 def prior_folders(reference: str, key: str) -> Folders:
     """The folders of a prior's components; `key` is the config's key that holds `reference`."""
-    folder = _local(reference)
-    if folder is None:
-        return hub.fetch(_on_hub(reference, key), {name: name for name in PRIOR}, key)
-    missing = [name for name in PRIOR if not (folder / name).is_dir()]
+    folder, commit = _shipped(reference) or hub.find(reference, {name: NEEDED[name] for name in PRIOR}, key)
+    missing = [] if commit else [name for name in PRIOR if not (folder / name).is_dir()]
     if missing:
         raise UserError(f"{key}: {folder} lacks {', '.join(missing)}; a prior needs the folders {', '.join(PRIOR)}")
     return {name: folder / name for name in PRIOR}
@@ -51,17 +64,15 @@ def prior_folders(reference: str, key: str) -> Folders:
 
 def network_folder(reference: str, component: str, key: str) -> Path:
     """The folder of one network; `key` is the config's key that holds `reference`."""
-    folder = _local(reference)
-    if folder is None:
-        return hub.fetch(_on_hub(reference, key), {component: ""}, key)[component]
+    folder, _ = _shipped(reference) or hub.find(reference, {"": NEEDED[component]}, key)
     if not (folder / "config.json").is_file() or weights_file(folder) is None:
-        raise UserError(f"{key}: {folder} holds no network, which has a config.json and {hub.NETWORK[0]}")
+        raise UserError(f"{key}: {folder} holds no network, which has a config.json and {NETWORK_FILES[0]}")
     return folder
 
 
 def weights_file(folder: Path) -> Path | None:
     """The file that a network in `folder` is read from; None where there is none, or several shards of one."""
-    return next((folder / name for name in hub.WEIGHTS if (folder / name).is_file()), None)
+    return next((folder / name for name in (*NETWORK_FILES, *ENCODER_FILES) if (folder / name).is_file()), None)
 
 
 def weights_fingerprint(weights: GeneratorParts | str) -> str:
@@ -85,7 +96,8 @@ def _sha256(path: Path) -> str:
 
 
 def _whole(weights: str) -> Folders:
-    folder = _local(weights) or Path(weights)
+    shipped = _shipped(weights)
+    folder = shipped.folder if shipped else Path(weights).expanduser()
     if not (folder / "model_index.json").is_file():
         known = ", ".join(sorted(p.name for p in PRETRAINED.glob("*/") if p.is_dir())) or "none"
         raise UserError(
@@ -99,18 +111,11 @@ def _whole(weights: str) -> Folders:
     return {name: folder / name for name in COMPONENTS}
 
 
-def _local(reference: str) -> Path | None:
-    return next((path for path in (PRETRAINED / reference, Path(reference)) if path.is_dir()), None)
-
-
-def _on_hub(reference: str, key: str) -> hub.HubFolder:
-    place = hub.parse(reference)
-    if place is None:
-        raise UserError(
-            f"{key} is '{reference}', which is neither a folder here nor a place on the Hugging Face Hub"
-            " (OWNER/NAME[@REVISION][/FOLDER]): mend it"
-        )
-    return place
+def _shipped(reference: str) -> hub.Found | None:
+    """A set that ships with flexseg, or a network's folder in one; None for anything else."""
+    sets = {(path.name,) for path in PRETRAINED.glob("*/")}
+    folder = PRETRAINED / reference
+    return hub.Found(folder, None) if Path(reference).parts[:1] in sets and folder.is_dir() else None
 
 
 def _check_fit(folders: Folders) -> None:

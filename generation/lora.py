@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generation import hub
+from pipeline import hub
 from pipeline.errors import UserError
 from pipeline.files import file_sha256
 
@@ -14,8 +14,9 @@ WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # diffusers' and the Hub's
 
 
 def lora_file(lora: str) -> Path:
-    """The file that `generation.lora` names: itself, the only safetensors file of a folder, or one from the Hub."""
-    path = Path(lora)
+    """The file that `generation.lora` names: itself, the only safetensors file of a folder, or one from the Hub, which
+    is `pytorch_lora_weights.safetensors` where a repository or its folder is named instead of a file in it."""
+    path = Path(lora).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
@@ -23,19 +24,8 @@ def lora_file(lora: str) -> Path:
         if len(files) != 1:
             raise UserError(f"generation.lora is {lora}, a folder with {len(files)} safetensors files: name one file")
         return files[0]
-    place = hub.parse(lora)
-    if place is None:
-        raise UserError(f"generation.lora is {lora}, which is no file, no folder and no place on the Hub: mend it")
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(place.repo, place.path(WEIGHTS_NAME), revision=place.revision))
-    except Exception as error:  # the Hub's client has a dozen: no such name, no network, no permission
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"generation.lora is {lora}, which is no file or folder here, and the Hub does not give its {WEIGHTS_NAME}"
-            f" ({reason}): download it elsewhere and name the file"
-        ) from error
+    place, _, name = lora.rpartition("/") if lora.endswith(".safetensors") else (lora, "", WEIGHTS_NAME)
+    return hub.find(place, {"": ((name,),)}, "generation.lora").folder / name
 
 
 def lora_fingerprint(lora: str) -> str:

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, SegformerModel
 from transformers.utils import logging
 
 from pipeline.config.training import NetworkConfig
-from pipeline.errors import UserError
-from training.pretrained_encoders import missing
+from pipeline.errors import UserError, one_line
+from training.pretrained_encoders import find_pretrained
 
 _MIT_DEPTHS = {
     "mit-b0": (2, 2, 2, 2),
@@ -55,8 +55,9 @@ def build_encoder(config: Mapping[str, Any]) -> PreTrainedModel:
 
 def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
     """An encoder with the weights of a local folder or Hub name. UserError if it can't be had or is not whole."""
+    folder = find_pretrained(name).folder
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if config.model_type not in _KINDS:
             raise UserError(
                 f"training.network.pretrained {name!r} is a {config.model_type!r} model, wanted one of {_KINDS}: take"
@@ -65,9 +66,13 @@ def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
         if config.model_type == "segformer":
             config.drop_path_rate = drop_path
         with _quietly():
-            encoder, info = AutoModel.from_pretrained(name, config=config, output_loading_info=True)
-    except OSError as error:
-        raise missing(name) from error
+            encoder, info = AutoModel.from_pretrained(
+                folder, config=config, local_files_only=True, trust_remote_code=False, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"training.network.pretrained {name!r} does not load ({one_line(error)}): fetch it again, or take another"
+        ) from error
     if lacking := sorted(info["missing_keys"]):
         raise UserError(
             f"training.network.pretrained {name!r} lacks {len(lacking)} of the encoder's weights"

@@ -204,8 +204,11 @@ def test_models_that_do_not_fit_are_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nobody/segformer-that-is-nowhere", "not a name/at all"])
-def test_a_model_that_is_not_to_be_had_says_what_to_fetch(name: str) -> None:
-    with pytest.raises(UserError, match="hf download") as caught:
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("nobody/segformer-that-is-nowhere", "hf download nobody/"), ("not a name/at all", "correct the path")],
+)
+def test_a_model_that_is_not_to_be_had_says_what_to_do(name: str, advice: str) -> None:
+    with pytest.raises(UserError, match=advice) as caught:
         transformers_models.locate(name)
     assert "\n" not in str(caught.value)

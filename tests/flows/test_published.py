@@ -62,7 +62,7 @@ def test_an_encoder_that_is_not_there_is_missed_at_once(tmp_path: Path) -> None:
     settings = (f"machine.store={tmp_path / 'store'}", "training.network.pretrained=nvidia/mit-none")
     result = CliRunner().invoke(app, ["run", "toy", "--set", settings[0], "--set", settings[1]])
     assert result.exit_code == 2
-    assert "run 'hf download nvidia/mit-none --local-dir FOLDER'" in result.stderr
+    assert "run 'hf download nvidia/mit-none config.json model.safetensors --local-dir DIR'" in result.stderr
     assert not list((tmp_path / "store").glob("*"))
 
 

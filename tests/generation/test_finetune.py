@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from generation.folders import Folders, prior_folders, weights_folders
-from generation.hub import NETWORK
+from generation.folders import NETWORK_FILES, Folders, prior_folders, weights_folders
 from generation.loading import load, load_scheduler, load_tokenizer
 from generation.networks import build_controlnet
 from generation.weights import finetune as finetune_module
@@ -79,7 +78,7 @@ def tuned(prior: Folders, scenes: list[Scene], tmp_path_factory: pytest.TempPath
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / NETWORK[0])
+    return load_file(folder / NETWORK_FILES[0])
 
 
 def stored(folder: Path) -> dict[str, bytes]:

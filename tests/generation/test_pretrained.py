@@ -14,9 +14,8 @@ import torch
 from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
 from safetensors.torch import load_file
 
-from generation import hub
 from generation.crops import condition, one_hot
-from generation.folders import prior_folders, weights_file, weights_fingerprint, weights_folders
+from generation.folders import NETWORK_FILES, prior_folders, weights_file, weights_fingerprint, weights_folders
 from generation.models import Generator, load_generator
 from pipeline.config.experiment import load_config
 from pipeline.config.weights import GeneratorParts
@@ -86,7 +85,7 @@ def test_parts_are_sampled_by_ddim_on_the_priors_noise_schedule(published: Path)
 def test_the_source_unet_can_take_the_priors_place(published: Path) -> None:
     source = published / "dginstyle/U-Net-Source-Finetuned"
     generator = load_generator(parts(published, unet=str(source)), CPU)
-    stored = load_file(source / hub.NETWORK[0])
+    stored = load_file(source / NETWORK_FILES[0])
     assert all(torch.equal(generator.unet.state_dict()[key], value) for key, value in stored.items())
     assert weights_fingerprint(parts(published, unet=str(source))) != weights_fingerprint(parts(published))
 
@@ -175,13 +174,6 @@ def test_a_cached_repository_that_lacks_a_file_is_not_taken(published: Path, tmp
     (next(tmp_path.rglob("snapshots/*/text_encoder")) / "model.safetensors").unlink()
     done = ask(tmp_path, TRY)
     assert done.stdout.startswith(f"UserError generation.weights.prior: {PRIOR} is no folder here"), done.stderr
-
-
-def test_places_on_the_hub() -> None:
-    assert hub.parse("owner/name") == ("owner/name", None, "")
-    assert hub.parse("owner/name/a/b") == ("owner/name", None, "a/b")
-    assert hub.parse("owner/name@v1.0/a") == ("owner/name", "v1.0", "a")
-    assert [hub.parse(text) for text in ("name", "/owner/name", "./owner/name", "../a/b", "owner/", "")] == [None] * 6
 
 
 def test_networks_that_do_not_fit_are_refused_before_they_are_loaded(published: Path, tmp_path: Path) -> None:

@@ -117,11 +117,21 @@ def test_a_hub_name_resolves_from_the_cache(tmp_path: Path, monkeypatch: pytest.
     assert all(torch.equal(weight, taken[name]) for name, weight in model.segformer.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["nvidia/mit-b5", "no/such/place", "/no/such/place", "not a name"])
-def test_what_is_out_of_reach_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("nvidia/mit-b5", "hf download nvidia/mit-b5 config.json"),
+        ("no/such/place", "hf download no/such place/config.json"),
+        ("/no/such/place", "correct the path"),
+        ("not a name", "correct the path"),
+    ],
+)
+def test_what_is_out_of_reach_is_one_line(
+    name: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for find in (check_pretrained, lambda config: Segmenter.create(config, 0)):
-        with pytest.raises(UserError, match="hf download") as caught:
+        with pytest.raises(UserError, match=advice) as caught:
             find(NetworkConfig(pretrained=name))
         assert "\n" not in str(caught.value)
 
