@@ -59,8 +59,16 @@ def find(reference: str, wanted: Wanted, key: str) -> Found:
     local = Path(reference).expanduser()
     if local.is_dir():
         return Found(local, None)
+    from huggingface_hub.errors import HFValidationError
+
     place = _on_hub(reference, local, key)
-    found = _cached(place, wanted)
+    try:
+        found = _cached(place, wanted)
+    except HFValidationError as error:
+        raise UserError(
+            f"{key} is '{reference}', which is no folder here, and the Hugging Face Hub has no such names"
+            f" ({one_line(error)}): correct it"
+        ) from error
     if found is None:
         _download(place, wanted, key)
         found = _cached(place, wanted)
@@ -71,9 +79,6 @@ def find(reference: str, wanted: Wanted, key: str) -> Found:
 
 def _on_hub(reference: str, local: Path, key: str) -> HubFolder:
     """The place that `reference` names. UserError for what is no such name, and for what is meant as a path."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     place = parse(reference)
     here = Path(*local.parts[:1])
     if place is None or here.is_dir():
@@ -82,13 +87,6 @@ def _on_hub(reference: str, local: Path, key: str) -> HubFolder:
             f"{key} is '{reference}', which is neither a folder here{why} nor a place on the Hugging Face Hub ({FORM}):"
             " correct the path"
         )
-    try:
-        validate_repo_id(place.repo)
-    except HFValidationError as error:
-        raise UserError(
-            f"{key} is '{reference}', which is no folder here, and the Hugging Face Hub has no such names"
-            f" ({one_line(error)}): correct it"
-        ) from error
     return place
 
 
