@@ -25,10 +25,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden files: $FLEXSEG_GOLDEN, else ../shared/golden beside the repository."""
-    folder = Path(os.environ.get("FLEXSEG_GOLDEN") or ROOT.parent / "shared" / "golden")
+    """The folder of golden files: $FLEXSEG_GOLDEN, else the small set in tests/golden."""
+    folder = Path(os.environ.get("FLEXSEG_GOLDEN") or ROOT / "tests" / "golden")
     if not folder.is_dir():
-        pytest.skip(f"no golden files in {folder}: set FLEXSEG_GOLDEN to their folder")
+        pytest.skip(f"FLEXSEG_GOLDEN is {folder}, which is no folder: name one with golden files, or unset it")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Scores against the numbers of an independent float64 implementation (shared golden files)."""
+"""Scores against the numbers of an independent float64 implementation (golden/flexseg.npz)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""FLEX-Seg's equations against an independent NumPy implementation (shared golden/flexseg.npz), float64 within 1e-6."""
+"""FLEX-Seg's equations against an independent NumPy implementation (golden/flexseg.npz), float64 within 1e-6."""
 
 from collections.abc import Mapping
 from pathlib import Path
