@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "generation", "training", "evaluation", "flows")
@@ -61,12 +62,30 @@ def test_lock_holds_hashes_and_no_addresses() -> None:
     assert [e.split("=")[0] for e in entries if "==" in e and "--hash=sha256:" not in e] == []
 
 
-def test_lock_covers_pyproject() -> None:
+def test_lock_is_within_the_bounds_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    lines = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
-    wanted = {re.split(r"[<>=~! \[]", line.lower())[0] for line in lines}
-    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
-    assert wanted <= locked
+    lines = [
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["kubernetes"],
+        *project["dependency-groups"]["dev"],
+    ]
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", lock, flags=re.MULTILINE))
+    outside = [
+        f"{line}: the lock has {locked.get(wanted.name)}"
+        for line, wanted in zip(lines, map(Requirement, lines), strict=True)
+        if not wanted.specifier.contains(locked.get(wanted.name.lower(), "none"))
+    ]
+    assert outside == []
+
+
+def test_every_package_tells_type_checkers_and_the_version_is_in_the_changelog() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    data = project["tool"]["setuptools"]["package-data"]
+    assert [package for package in PACKAGES if not (ROOT / package / "py.typed").is_file()] == []
+    assert [package for package in PACKAGES if "py.typed" not in data.get(package, [])] == []
+    first = re.search(r"^## \[?([^\] ]+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert first is not None and first.group(1) == project["project"]["version"]
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES, "tests"])
