@@ -13,9 +13,14 @@ class Section(BaseModel):
 
 
 def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`top` over `base`: mappings key by key, everything else replaced."""
-    result = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
+    """`top` over `base`: mappings key by key, everything else replaced. Over a list, a mapping from places ("0" is the
+    first) to values replaces or changes these entries alone."""
+    return {**base, **{key: _over(base.get(key), value) for key, value in top.items()}}
+
+
+def _over(old: object, new: object) -> object:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return merged(old, new)
+    if isinstance(old, list) and isinstance(new, Mapping) and new.keys() <= {str(place) for place in range(len(old))}:
+        return [_over(entry, new[str(place)]) if str(place) in new else entry for place, entry in enumerate(old)]
+    return new
