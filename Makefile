@@ -30,16 +30,18 @@ test-slow: install ## the slow tests
 coverage: install ## the quick tests with the lines that they leave out
 	@$(BIN)/pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
 
-check: install check-manifests ## lint, format, types, import rules, the files in docker/
+check: install check-manifests ## lint, format, types, import rules, the files that other programs read
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-check-manifests: install ## the files in docker/ against their schemas, as far as that goes without a cluster
+check-manifests: install ## the files of docker/, .github/ and the like against their schemas
 	@$(BIN)/hadolint docker/Dockerfile
 	@$(BIN)/shellcheck docker/slurm/flexseg.sbatch .ci/run
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yaml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 	@$(BIN)/python -m tests.docker.manifests
 	@compose=; docker compose version >/dev/null 2>&1 && compose="docker compose"; \
 	[[ -n $$compose ]] || ! command -v docker-compose >/dev/null || compose=docker-compose; \

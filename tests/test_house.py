@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +87,18 @@ def test_every_package_tells_type_checkers_and_the_version_is_in_the_changelog()
     assert [package for package in PACKAGES if "py.typed" not in data.get(package, [])] == []
     first = re.search(r"^## \[?([^\] ]+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert first is not None and first.group(1) == project["project"]["version"]
+
+
+def test_hooks_and_workflow_run_what_make_and_ci_run() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {repository["repo"] for repository in repositories} == {"local"}
+    for hook in (hook for repository in repositories for hook in repository["hooks"]):
+        tool, *words = hook["entry"].split()
+        known = f"{words[0]}:" if tool == "make" else f"$(BIN)/{Path(tool).name}"
+        assert known in makefile, hook["id"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yaml").read_text())
+    assert workflow["jobs"]["ci"]["steps"][-1] == {"run": ".ci/run"}
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES, "tests"])
