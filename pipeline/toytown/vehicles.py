@@ -12,7 +12,7 @@ LENGTHS = {"car": 4.2, "truck": 7.5, "bus": 11.0, "train": 24.0}
 WIDTHS = {"car": 1.8, "truck": 2.4, "bus": 2.5, "train": 2.5}
 
 
-class Box:
+class Cuboid:
     """A vehicle box: `face` is the sheet at its near end, `side` draws on the wall that faces the street's axis."""
 
     def __init__(self, canvas: Canvas, x: float, z: float, kind: str) -> None:
@@ -56,7 +56,7 @@ class Box:
 
 def car(canvas: Canvas, x: float, z: float, front: bool, rng: np.random.Generator) -> None:
     """A car: painted body, dark glass, four wheels."""
-    box, tone = Box(canvas, x, z, "car"), float(rng.random())
+    box, tone = Cuboid(canvas, x, z, "car"), float(rng.random())
     tall = 1.45 if rng.random() < 0.75 else 1.75
     long, half = box.long, box.wide / 2
     box.side("car", tone, [(0, 0.25), (long, 0.25), (long, 0.75), (long - 1, 0.9), (0, 0.92)])
@@ -81,7 +81,7 @@ def car(canvas: Canvas, x: float, z: float, front: bool, rng: np.random.Generato
 
 def truck(canvas: Canvas, x: float, z: float, front: bool, rng: np.random.Generator) -> None:
     """A truck: a tall plain cargo box, a cab in another color, open wheels below."""
-    box, cargo, cab = Box(canvas, x, z, "truck"), float(rng.random()), float(rng.random())
+    box, cargo, cab = Cuboid(canvas, x, z, "truck"), float(rng.random()), float(rng.random())
     long, half, tall = box.long, box.wide / 2, float(rng.uniform(3.0, 3.6))
     box.band("bumper", 0.5, (0, long), (0.4, 0.75))
     nose = (0.0, 1.8) if front else (long - 1.8, long)
@@ -106,7 +106,7 @@ def truck(canvas: Canvas, x: float, z: float, front: bool, rng: np.random.Genera
 
 def bus(canvas: Canvas, x: float, z: float, front: bool, rng: np.random.Generator) -> None:
     """A bus: one bold color, a band of windows all round, a lit destination sign."""
-    box, tone = Box(canvas, x, z, "bus"), float(rng.random())
+    box, tone = Cuboid(canvas, x, z, "bus"), float(rng.random())
     long, half, tall = box.long, box.wide / 2, 3.1
     box.band("bus", tone, (0, long), (0.35, tall))
     for k in range(6):
@@ -125,7 +125,7 @@ def bus(canvas: Canvas, x: float, z: float, front: bool, rng: np.random.Generato
 
 def train(canvas: Canvas, x: float, z: float, front: bool, rng: np.random.Generator) -> None:
     """A tram: long, two-colored, with a tapered nose, a middle headlight and no wheels to be seen."""
-    box, tone = Box(canvas, x, z, "train"), float(rng.random())
+    box, tone = Cuboid(canvas, x, z, "train"), float(rng.random())
     long, half, tall = box.long, box.wide / 2, 3.5
     box.band("tram", tone, (0, long), (0.2, 1.5))
     box.band("tram_top", tone, (0, long), (1.5, tall))

@@ -76,7 +76,7 @@ def test_it_ends_with_the_flow(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path / "flow.py", SCRIPT, str(tmp_path / "pids"))
     wait_until(lambda: len(processes(tmp_path / "pids")) == 2, 60)
     process.send_signal(number)
-    process.wait(20)
+    assert process.wait(20) != 0
     wait_until(lambda: not any(map(alive, processes(tmp_path / "pids"))), 10)
 
 
