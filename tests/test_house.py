@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "generation", "training", "evaluation", "flows")
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "datasets", "prefect", "matplotlib"}
 
+NO_SECRETS = {"_asdict", "_fields", "_replace", "_exit"}
+"""Names with an underscore that their libraries document."""
+
 
 def python_files(*folders: str) -> list[Path]:
     return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
@@ -139,4 +142,27 @@ def test_public_names_are_documented(package: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
         if not ast.get_docstring(node)
     ]
+    assert bare == []
+
+
+def test_private_names_of_libraries_are_listed() -> None:
+    listed = (ROOT / "CONTRIBUTING.md").read_text()
+    ours = {*PACKAGES, "tests", "benchmarks"}
+    bare = []
+    for file in python_files(*ours):
+        tree = ast.parse(file.read_text())
+        imported = {"torch", "ray"}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported |= {(a.asname or a.name).split(".")[0] for a in node.names if a.name.split(".")[0] not in ours}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] not in ours:
+                imported |= {name.asname or name.name for name in node.names}
+                private = "._" in node.module or any(name.name.startswith("_") for name in node.names)
+                bare += [f"{file.relative_to(ROOT)}: {node.module}"] if private and node.module not in listed else []
+        bare += [
+            f"{file.relative_to(ROOT)}: {ast.unparse(node)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and node.attr not in NO_SECRETS
+            if ast.unparse(node).split(".")[0] in imported and node.attr not in listed
+        ]
     assert bare == []
