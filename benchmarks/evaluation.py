@@ -28,7 +28,7 @@ from benchmarks.record import record
 from evaluation.evaluate import evaluate
 from evaluation.inference import Network, Predict, input_size, predictor
 from evaluation.metrics import count
-from evaluation.scoring import Loaded, load_scene
+from evaluation.scoring import Loaded, load_or_skip
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
@@ -172,7 +172,7 @@ def one_at_a_time(network: Network, scenes: Sequence[Scene], device: torch.devic
     confusion = counting = 0.0
     start = time.perf_counter()
     for scene in scenes:
-        loaded = load_scene(scene)
+        loaded = load_or_skip(scene)
         assert isinstance(loaded, Loaded)
         size = (loaded.label.shape[0], loaded.label.shape[1])
         labels, confidence = predict(loaded.image[None], input_size(CONFIG, "", size))

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evaluation.pixel_counts import BINS
 from pipeline.data.labels import IGNORE
 
-BINS = 15
 LEVELS = 512 * BINS
 """Confidences are counted in this many levels and then stand for the middle of theirs: whole numbers add up to the
 same sum in any order and on any device, and are counted faster than floats are added. They are off by 1 / (2 LEVELS) at

@@ -1,6 +1,5 @@
 """Two models on the same images: is one really better, where, and on which scenes did it change most?"""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.bootstrap import Difference, joint, paired
-from evaluation.image_counts import Images, read_images
-from evaluation.metrics import share
+from evaluation.image_counts import ImageCounts, read_image_counts
+from evaluation.pixel_counts import ratio
+from evaluation.schema import read_evaluation
 from pipeline.errors import UserError
 
 
@@ -69,16 +69,12 @@ def regressions(comparison: Comparison, max_drop: float) -> list[str]:
 
 def _domains(folder: Path) -> list[str]:
     """The domains that were scored."""
-    file = folder / "evaluation.json"
-    if not file.is_file():
-        raise UserError(f"{folder} holds no evaluation.json; give an evaluation's folder or key")
-    domains = json.loads(file.read_text(encoding="utf-8"))["domains"]
-    return [name for name, result in domains.items() if result["images"]]
+    return [name for name, scores in read_evaluation(folder).domains.items() if scores.images]
 
 
-def _aligned(folders: Sequence[Path], domain: str) -> list[Images]:
+def _aligned(folders: Sequence[Path], domain: str) -> list[ImageCounts]:
     """Per folder, the images that all have, in one order."""
-    images = [read_images(folder, domain) for folder in folders]
+    images = [read_image_counts(folder, domain) for folder in folders]
     common = set.intersection(*(set(one.ids.tolist()) for one in images))
     if not common:
         raise UserError(f"{folders[0]} and {folders[-1]} have no scene of {domain!r} in common; evaluate both anew")
@@ -96,19 +92,19 @@ def _aligned(folders: Sequence[Path], domain: str) -> list[Images]:
     return aligned
 
 
-def _sides(images: Sequence[Images], first: int) -> tuple[np.ndarray, np.ndarray]:
+def _sides(images: Sequence[ImageCounts], first: int) -> tuple[np.ndarray, np.ndarray]:
     """(S,N,19,19) of either side."""
     confusions = np.stack([one.confusion for one in images])
     return confusions[:first], confusions[first:]
 
 
-def _changes(images: Sequence[Images], first: int) -> list[Change]:
+def _changes(images: Sequence[ImageCounts], first: int) -> list[Change]:
     """Every scene with labeled pixels, the most changed first."""
     before, after = _sides(images, first)
     pixels = before[0].sum(axis=(1, 2))
     right = [np.diagonal(side, axis1=2, axis2=3).sum(axis=2).mean(axis=0) for side in (before, after)]
     changes = [
-        Change(str(scene), str(condition), share(one, whole), share(two, whole))
+        Change(str(scene), str(condition), ratio(one, whole), ratio(two, whole))
         for scene, condition, whole, one, two in zip(images[0].ids, images[0].conditions, pixels, *right, strict=True)
         if whole
     ]

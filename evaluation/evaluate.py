@@ -9,21 +9,34 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
-from evaluation.image_counts import Images, joined, save_images, stack
+from evaluation.image_counts import ImageCounts, joined, save_image_counts, stack
 from evaluation.inference import Size, input_text
-from evaluation.metrics import Scores, share
-from evaluation.parts import Part, Skipped, read_part
+from evaluation.metrics import Scores
+from evaluation.parts import ScoredPart, read_part
+from evaluation.pixel_counts import ratio
+from evaluation.schema import (
+    FILE,
+    Calibration,
+    DomainScores,
+    ErrorCurve,
+    Evaluation,
+    PlaceScores,
+    ReliabilityBin,
+    SkippedScene,
+    prediction_file,
+    read_evaluation,
+    write_record,
+)
 from evaluation.scoring import LoadPredict, Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
 from pipeline.data.scores import class_iou, mean_iou
-from pipeline.files import write_json
+from pipeline.errors import TryAgainError, UserError
+from pipeline.files import file_stem
 from pipeline.work.progress import Track
 from pipeline.work.units import WORK, Executor, Unit, make_all
 from pipeline.work.workers import run
@@ -46,30 +59,42 @@ def evaluate(
     progress: Track,
     execute: Executor = ON_CPU,
 ) -> None:
-    """Writes `folder/evaluation.json`, `folder/images/<domain>.npz` and `folder/predictions/<domain>/<scene id>.png`.
+    """Writes evaluation.json (`schema.Evaluation`), the counts of every image and the pictures into `folder`.
 
-    An interrupted call continues: finished units are kept in `folder/parts` until all are. The bytes do not depend on
-    who scored (on one kind of machine): `execute` says who. The segmenter sees up to `machine.evaluation_batch` images
-    of one size at once.
+    An interrupted call continues: finished units are kept in `folder/parts` until all are, and those that were damaged
+    meanwhile are made again. The bytes do not depend on who scored (on one kind of machine): `execute` says who. The
+    segmenter sees up to `machine.evaluation_batch` images of one size at once.
     """
-    file = folder / "evaluation.json"
-    if not file.exists():
+    if not _is_finished(folder):
         (folder / WORK).mkdir(parents=True, exist_ok=True)
         units = {name: _split(name, scenes, config, folder) for name, scenes in domains.items()}
-        load = partial(load_scorer, load_predict, config, machine.evaluation_batch)
         every = [unit for part in units.values() for unit in part]
+        for unit in every:
+            if unit.path.exists() and _read(unit, config) is None:
+                _remove(unit.path)
+        load = partial(load_scorer, load_predict, config, machine.evaluation_batch)
         make_all(every, load, machine=machine, execute=execute, progress=progress, description="Scoring images")
         results = {name: _merged(name, part, config, folder) for name, part in units.items()}
-        write_json(file, {"band": config.band, "domains": results})
+        # Last, because an evaluation.json means that all the rest is there.
+        write_record(Evaluation(band=config.band, domains=results), folder / FILE)
     for finished in (PARTS, WORK):
         shutil.rmtree(folder / finished, ignore_errors=True)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether an earlier call came to its end; a damaged evaluation.json is made again."""
+    try:
+        read_evaluation(folder)
+    except UserError:
+        return False
+    return True
 
 
 def _split(domain: str, scenes: Sequence[Scene], config: EvaluationConfig, folder: Path) -> list[Unit]:
     """The units of a domain, in order. They are named by it, as the order of the domains does not enter the key."""
     kept = _spread(scenes, config.keep_predictions)
     parts = [scenes[start : start + UNIT] for start in range(0, len(scenes), UNIT)]
-    names = [f"{quote(domain, safe='')}-{k:05d}-of-{len(parts):05d}.npz" for k in range(len(parts))]
+    names = [f"{file_stem(domain)}-{k:05d}-of-{len(parts):05d}.npz" for k in range(len(parts))]
     tasks = [Task(domain, part, kept.intersection(scene.id for scene in part)) for part in parts]
     return [
         Unit(folder / PARTS / name, folder / WORK, task, len(task.scenes))
@@ -77,69 +102,86 @@ def _split(domain: str, scenes: Sequence[Scene], config: EvaluationConfig, folde
     ]
 
 
-def _merged(domain: str, units: Sequence[Unit], config: EvaluationConfig, folder: Path) -> dict[str, Any]:
-    """Scores and skipped files of a domain, ready for JSON; writes the counts of every image and the pictures."""
-    counts: list[Images] = [stack([], len(config.widths))]
+def _read(unit: Unit, config: EvaluationConfig) -> ScoredPart | None:
+    return read_part(unit.path, [scene.id for scene in unit.task.scenes], config.widths)
+
+
+def _remove(path: Path) -> None:
+    """Deletes what is in the place of a part's file, whatever it is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _merged(domain: str, units: Sequence[Unit], config: EvaluationConfig, folder: Path) -> DomainScores:
+    """Scores and skipped files of a domain; writes the counts of every image and the pictures."""
+    counts: list[ImageCounts] = [stack([], len(config.widths))]
     sizes: set[Size] = set()
-    skipped: list[Skipped] = []
+    skipped: list[SkippedScene] = []
     kept: list[str] = []
     for unit in units:
-        part = read_part(unit.path)
-        counts.append(part.images)
+        part = _read(unit, config)
+        if part is None:
+            raise TryAgainError(f"{unit.path} was damaged since it was written: the same command makes it again")
+        counts.append(part.counts)
         sizes |= part.sizes
         skipped += part.skipped
         kept += part.pictures
-        _save_pictures(part, folder / "predictions" / domain)
+        _save_pictures(part, domain, folder)
     images = joined(counts)
-    save_images(images, folder, domain)
-    return {
-        **_scores(images, config),
-        "conditions": {name: _scores(images.where(name), config) for name in sorted({*images.conditions} - {""})},
-        "scale": input_text(config, domain, sizes),
-        "predictions": kept,
-        "skipped": [item._asdict() for item in skipped],
-    }
+    save_image_counts(images, folder, domain)
+    conditions = sorted({*images.conditions.tolist()} - {""})
+    return DomainScores(
+        **dict(place_scores(images, config)),
+        conditions={name: place_scores(images.where(name), config) for name in conditions},
+        scale=input_text(config, domain, sizes),
+        predictions=tuple(kept),
+        skipped=tuple(skipped),
+    )
 
 
-def _save_pictures(part: Part, folder: Path) -> None:
+def _save_pictures(part: ScoredPart, domain: str, folder: Path) -> None:
     for scene_id, png in part.pictures.items():
-        path = folder / f"{scene_id}.png"
+        path = prediction_file(folder, domain, scene_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png)
 
 
-def _scores(images: Images, config: EvaluationConfig) -> dict[str, Any]:
-    """All scores of some of the domain's images."""
+def place_scores(images: ImageCounts, config: EvaluationConfig) -> PlaceScores:
+    """All scores of some of a domain's images, from the sum of their counts."""
     scores = Scores(config.band, config.curve, images.total(), len(images.ids))
     iou = class_iou(scores.confusion)
-    return {
-        "images": scores.images,
-        "confusion": scores.confusion.tolist(),
-        "iou": _numbers(iou.tolist()),
-        "miou": _number(mean_iou(iou)),
-        "pixel_accuracy": _number(scores.pixel_accuracy),
-        "boundary_error": _number(scores.boundary_error),
-        "interior_error": _number(scores.interior_error),
-        "curve": {
-            "px": scores.widths,
-            "boundary": _numbers(scores.boundary_errors()),
-            "interior": _numbers(scores.interior_errors()),
-            "share": _numbers(scores.boundary_shares()),
-        },
-        "calibration": _calibration(scores),
-    }
+    return PlaceScores(
+        images=scores.images,
+        confusion=tuple(tuple(row) for row in scores.confusion.tolist()),
+        iou=_numbers(iou.tolist()),
+        miou=_number(mean_iou(iou)),
+        pixel_accuracy=_number(scores.pixel_accuracy),
+        boundary_error=_number(scores.boundary_error),
+        interior_error=_number(scores.interior_error),
+        curve=ErrorCurve(
+            px=tuple(scores.widths),
+            boundary=_numbers(scores.boundary_errors()),
+            interior=_numbers(scores.interior_errors()),
+            share=_numbers(scores.boundary_shares()),
+        ),
+        calibration=_calibration(scores),
+    )
 
 
-def _calibration(scores: Scores) -> dict[str, Any] | None:
+def _calibration(scores: Scores) -> Calibration | None:
     """The calibration error and its bins; None where `predict` gave no confidences."""
     columns = zip(scores.counts.bin_pixels, scores.counts.bin_right, scores.counts.bin_confidence, strict=True)
     if scores.pixels and not scores.counts.bin_pixels.any():
         return None
-    bins = [
-        {"confidence": _number(share(total, pixels)), "accuracy": _number(share(right, pixels)), "pixels": int(pixels)}
+    bins = tuple(
+        ReliabilityBin(
+            confidence=_number(ratio(total, pixels)), accuracy=_number(ratio(right, pixels)), pixels=int(pixels)
+        )
         for pixels, right, total in columns
-    ]
-    return {"ece": _number(scores.calibration_error), "bins": bins}
+    )
+    return Calibration(ece=_number(scores.calibration_error), bins=bins)
 
 
 def _number(value: float) -> float | None:
@@ -147,8 +189,8 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _numbers(values: Iterable[float]) -> list[float | None]:
-    return [_number(value) for value in values]
+def _numbers(values: Iterable[float]) -> tuple[float | None, ...]:
+    return tuple(_number(value) for value in values)
 
 
 def _spread(scenes: Sequence[Scene], wanted: int | str) -> frozenset[str]:

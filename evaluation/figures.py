@@ -1,7 +1,7 @@
 """Matplotlib figures of a report. Methods differ in color, and beyond the eighth in hatch, dash and marker as well."""
 
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.method_rows import Numbers
+from evaluation.method_rows import StatOfRow
+from evaluation.report_schema import Report, Stat
 from pipeline.data.labels import CLASS_NAMES
 
 COLORS = ("#5b6770", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255")
@@ -42,10 +43,11 @@ STYLE = {
     "hatch.linewidth": 0.8,
     "legend.frameon": False,
     "svg.hashsalt": "flexseg",
+    "text.parse_math": False,  # a method or a data set may have dollar signs in its name
 }
 
 
-class Look(NamedTuple):
+class MethodLook(NamedTuple):
     """How a method is drawn, the same in every figure."""
 
     color: str
@@ -54,12 +56,12 @@ class Look(NamedTuple):
     dash: str
 
 
-def looks(numbers: Numbers) -> dict[str, Look]:
+def looks(report: Report) -> dict[str, MethodLook]:
     """The look of every method, in table order: colors repeat after eight, then hatch and dash tell them apart."""
-    names = [row["name"] for row in numbers["methods"]]
+    names = [row.name for row in report.methods]
     many = len(COLORS)
     return {
-        name: Look(COLORS[i % many], MARKERS[i % many], HATCHES[i // many % 4], DASHES[i // many % 4])
+        name: MethodLook(COLORS[i % many], MARKERS[i % many], HATCHES[i // many % 4], DASHES[i // many % 4])
         for i, name in enumerate(names)
     }
 
@@ -71,19 +73,20 @@ def ink_on(background: RGBA) -> str:
     return "#000" if luminance > 0.179 else "#fff"
 
 
-def save(figure: Figure, file: Path) -> bytes:
+def save_chart(figure: Figure, file: Path) -> bytes:
     """Writes the figure as PNG and SVG and returns the SVG, which stays sharp at every size."""
-    figure.savefig(file.with_suffix(".png"), dpi=200)
-    figure.set_layout_engine("none")  # it is laid out: once is enough
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with mpl.rc_context({"text.parse_math": STYLE["text.parse_math"]}):  # tick labels are only made when they are drawn
+        figure.savefig(file.with_suffix(".png"), dpi=200)
+        figure.set_layout_engine("none")  # it is laid out: once is enough
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     file.with_suffix(".svg").write_bytes(buffer.getvalue())
     return buffer.getvalue()
 
 
-def new_chart(numbers: Numbers, inches: float) -> tuple[Figure, Axes]:
+def new_chart(report: Report, inches: float) -> tuple[Figure, Axes]:
     """A chart that is `inches` high without the legend that `add_legend` puts below it."""
-    names = [row["name"] for row in numbers["methods"]]
+    names = [row.name for row in report.methods]
     rows = -(-len(names) // _legend_columns(names))
     figure = Figure(figsize=(WIDTH, inches + 0.2 * rows), layout="constrained")
     return figure, figure.subplots()
@@ -99,22 +102,20 @@ def _legend_columns(names: Sequence[str]) -> int:
     return max(1, min(4, 68 // (7 + max(map(len, names), default=0))))
 
 
-def score_bars(
-    numbers: Numbers, places: Mapping[str, Callable[[Numbers], Numbers]], title: str, axis: str, *, up_to: float = 0.0
-) -> Figure:
+def score_bars(report: Report, places: Mapping[str, StatOfRow], title: str, axis: str, *, up_to: float = 0.0) -> Figure:
     """Bars of a score per place and method; whiskers are the spread over seeds.
 
     `places` maps a label to how its stat is found in a method's row. A score that does not exist is written as a dash.
     `up_to` is the share that the axis reaches at least, for charts that are to be compared.
     """
-    rows, look = numbers["methods"], looks(numbers)
+    rows, look = report.methods, looks(report)
     height = 0.84 / len(rows)
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = new_chart(numbers, _inches(places, numbers))
+        figure, axes = new_chart(report, _inches(places, report))
         for index, row in enumerate(rows):
             at = np.arange(len(places)) + height * (index - (len(rows) - 1) / 2)
-            _bars(axes, [stat(row) for stat in places.values()], at, height * 0.92, look[row["name"]])
-            axes.barh(0, 0, color=look[row["name"]].color, hatch=look[row["name"]].hatch, label=row["name"])
+            _bars(axes, [stat(row) for stat in places.values()], at, height * 0.92, look[row.name])
+            axes.barh(0, 0, color=look[row.name].color, hatch=look[row.name].hatch, label=row.name)
         _name_places(axes, places)
         axes.set_xlim(0, max(axes.get_xlim()[1] * 1.06, 100 * up_to))
         axes.set_xlabel(axis)
@@ -123,44 +124,44 @@ def score_bars(
     return figure
 
 
-def _bars(axes: Axes, stats: Sequence[Numbers], at: np.ndarray, height: float, look: Look) -> None:
+def _bars(axes: Axes, stats: Sequence[Stat], at: np.ndarray, height: float, look: MethodLook) -> None:
     """One method's bars, with their values at the end."""
     for y, stat in zip(at, stats, strict=True):
-        mean, spread = 100 * (stat["mean"] or 0.0), 100 * (stat["spread"] or 0.0)
-        if stat["mean"] is not None:
+        mean, spread = 100 * (stat.mean or 0.0), 100 * (stat.spread or 0.0)
+        if stat.mean is not None:
             axes.barh(
                 y, mean, height, color=look.color, hatch=look.hatch, edgecolor="white", linewidth=0,
                 xerr=spread or None, error_kw={"ecolor": "#1d2329", "elinewidth": 1},
             )  # fmt: skip
-        text = "–" if stat["mean"] is None else f"{mean:.1f}"
+        text = "–" if stat.mean is None else f"{mean:.1f}"
         axes.annotate(text, (mean + spread, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
 
 
-def gain_intervals(numbers: Numbers, places: Sequence[str]) -> Figure:
+def gain_intervals(report: Report, places: Sequence[str]) -> Figure:
     """Each method's difference in mIoU to the baseline per place, with its 95% interval; filled if significant."""
-    rows, look = numbers["methods"][1:], looks(numbers)
+    rows, look = report.methods[1:], looks(report)
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, axes = new_chart(numbers, _inches(places, numbers))
+        figure, axes = new_chart(report, _inches(places, report))
         axes.axvline(0, color="#1d2329", linewidth=1)
         for index, row in enumerate(rows):
-            color, marker, *_ = look[row["name"]]
+            color, marker, *_ = look[row.name]
             for y, place in enumerate(places):
-                gain, at = row["gain"][place], y + 0.84 / len(rows) * (index - (len(rows) - 1) / 2)
-                if gain["low"] is not None:
-                    axes.plot([100 * gain["low"], 100 * gain["high"]], [at, at], color=color, linewidth=1.8)
-                if gain["mean"] is not None:
-                    fill = color if gain["verdict"] else "white"
-                    axes.plot(100 * gain["mean"], at, marker, color=color, markerfacecolor=fill, markersize=5.5)
-            axes.plot([], [], marker, color=color, label=row["name"])
+                gain, at = row.gain[place], y + 0.84 / len(rows) * (index - (len(rows) - 1) / 2)
+                if gain.low is not None and gain.high is not None:
+                    axes.plot([100 * gain.low, 100 * gain.high], [at, at], color=color, linewidth=1.8)
+                if gain.mean is not None:
+                    fill = color if gain.verdict else "white"
+                    axes.plot(100 * gain.mean, at, marker, color=color, markerfacecolor=fill, markersize=5.5)
+            axes.plot([], [], marker, color=color, label=row.name)
         _name_places(axes, places)
-        axes.set(xlabel="points of mIoU", title=f"Difference to {numbers['baseline']}")
+        axes.set(xlabel="points of mIoU", title=f"Difference to {report.baseline}")
         add_legend(figure, axes)
     return figure
 
 
-def _inches(places: Collection[str], numbers: Numbers) -> float:
+def _inches(places: Collection[str], report: Report) -> float:
     """Height of a chart with a line per place and method."""
-    return 0.95 + len(places) * (0.16 + max(0.15 * len(numbers["methods"]), 0.2))
+    return 0.95 + len(places) * (0.16 + max(0.15 * len(report.methods), 0.2))
 
 
 def _name_places(axes: Axes, places: Collection[str]) -> None:

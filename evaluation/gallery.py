@@ -13,10 +13,12 @@ from PIL import Image
 
 from evaluation.metrics import LabelMap, Scores
 from evaluation.scenes import Place
-from evaluation.scoring import Loaded, load_scene
+from evaluation.schema import prediction_file
+from evaluation.scoring import Loaded, load_or_skip
 from pipeline.data.datasets import Scene
 from pipeline.data.labels import IGNORE, TRAIN_IDS, load_label_map
 from pipeline.data.pictures import Picture, colorize, data_uri, fit, side_by_side
+from pipeline.files import file_stem
 
 PICTURE_PX = 640
 """Longest side of a picture in the page; tiny ones are enlarged to it pixel by pixel, larger ones shrunk."""
@@ -62,7 +64,7 @@ def flat_uri(picture: Picture) -> str:
     return data_uri(fit(picture, PICTURE_PX, Image.Resampling.NEAREST))
 
 
-def save_sheet(pictures: Sequence[Picture], file: Path) -> None:
+def save_row(pictures: Sequence[Picture], file: Path) -> None:
     """Writes pictures of one size side by side."""
     Image.fromarray(side_by_side([fit(p, PICTURE_PX, Image.Resampling.NEAREST) for p in pictures], gap_px=8)).save(file)
 
@@ -71,7 +73,7 @@ def domain_pictures(domains: Mapping[str, Sequence[Scene]]) -> dict[str, str]:
     """The first readable scene of each domain."""
     pictures = {}
     for name, scenes in domains.items():
-        loaded = next((item for item in map(load_scene, scenes) if isinstance(item, Loaded)), None)
+        loaded = next((item for item in map(load_or_skip, scenes) if isinstance(item, Loaded)), None)
         if loaded:
             pictures[name] = photo_uri(loaded.image)
     return pictures
@@ -97,10 +99,10 @@ def compared_scenes(
     """The scenes with the predictions that the evaluations (method -> folder) kept, also as sheets into `figures`."""
     scenes = {Place(name, scene.id): scene for name, group in domains.items() for scene in group}
     for place in places:
-        loaded = load_scene(scenes[place])
+        loaded = load_or_skip(scenes[place])
         if isinstance(loaded, Loaded):
-            file = Path("predictions", place.domain, f"{place.id}.png")
-            maps = {method: load_label_map(folder / file, TRAIN_IDS) for method, folder in evaluations.items()}
+            files = {method: prediction_file(folder, *place) for method, folder in evaluations.items()}
+            maps = {method: load_label_map(file, TRAIN_IDS) for method, file in files.items()}
             yield _compare(place.domain, loaded, maps, band, figures)
 
 
@@ -115,7 +117,7 @@ def _compare(
         errors = error_map(prediction, loaded.label, on_boundary)
         entries.append((method, scores.pixel_accuracy, flat_uri(colorize(prediction)), flat_uri(errors)))
         sheet += [colorize(prediction), errors]
-    save_sheet(sheet, figures / f"predictions_{domain}_{loaded.scene.id}.png")
+    save_row(sheet, figures / f"predictions_{file_stem(domain)}_{file_stem(loaded.scene.id)}.png")
     truth = flat_uri(colorize(loaded.label))
     return ComparedScene(domain, loaded.scene.id, photo_uri(loaded.image), truth, entries)
 
@@ -139,7 +141,7 @@ def generated_images(folder: Path, figures: Path) -> dict[str, list[GeneratedIma
             for r, (image, mask) in zip(records, pictures, strict=True)
         ]
         sheet = [part for image, mask in pictures for part in (image, colorize(mask))]
-        save_sheet(sheet, figures / f"generated_{condition}.png")
+        save_row(sheet, figures / f"generated_{file_stem(condition)}.png")
     return shown
 
 

@@ -1,5 +1,8 @@
 """The counts of every scored image, kept beside the scores: what intervals, tests and comparisons are computed from."""
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,17 +10,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import Counts, no_counts
-from pipeline.errors import UserError
+from evaluation.pixel_counts import PixelCounts, no_counts
+from evaluation.schema import counts_file
+from pipeline.errors import UserError, one_line
+
+_DAMAGE_OF_ZIP = (zipfile.BadZipFile, zlib.error, struct.error)
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, *_DAMAGE_OF_ZIP)
+"""What reading a damaged npz file raises, by where the damage is: zip's table, a member, its header, its content.
+NotImplementedError, for an unknown way of compression, is a RuntimeError; a flipped bit may make a file look encrypted,
+which is one too. None of these is an interrupt."""
 
 
-class Images(NamedTuple):
+class ImageCounts(NamedTuple):
     """N scored images in the order of their scenes: their ids, conditions ("" for none) and stacked counts."""
 
     ids: NDArray[np.str_]
     conditions: NDArray[np.str_]
     confusion: NDArray[np.int64]
-    """(N,19,19); this and what follows: see `metrics.Counts`."""
+    """(N,19,19); this and what follows: see `metrics.PixelCounts`."""
     ring_pixels: NDArray[np.int64]
     ring_wrong: NDArray[np.int64]
     """(N,R)"""
@@ -26,58 +36,61 @@ class Images(NamedTuple):
     bin_confidence: NDArray[np.float64]
     """(N,15)"""
 
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "Images":
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "ImageCounts":
         """Some of the images, by index or by mask."""
         columns: list[NDArray[Any]] = [column[rows] for column in self]
-        return Images(*columns)
+        return ImageCounts(*columns)
 
-    def where(self, condition: str) -> "Images":
+    def where(self, condition: str) -> "ImageCounts":
         """The images of one condition."""
         return self.take(self.conditions == condition)
 
-    def total(self) -> Counts:
+    def total(self) -> PixelCounts:
         """The counts of all images together."""
-        return Counts(*(column.sum(axis=0) for column in self[2:]))
+        return PixelCounts(*(column.sum(axis=0) for column in self[2:]))
 
 
-def stack(rows: Sequence[tuple[str, str | None, Counts]], rings: int) -> Images:
+def stack(rows: Sequence[tuple[str, str | None, PixelCounts]], rings: int) -> ImageCounts:
     """(id, condition, counts) per image -> columns. No row at all still gives columns of the right shapes."""
     empty: list[NDArray[Any]] = [np.zeros((0, *part.shape), part.dtype) for part in no_counts(rings)]
     columns: list[NDArray[Any]] = [np.array(part) for part in zip(*(c for _, _, c in rows), strict=True)] or empty
     ids = np.array([scene_id for scene_id, _, _ in rows], np.str_)
     conditions = np.array([condition or "" for _, condition, _ in rows], np.str_)
-    return Images(ids, conditions, *columns)
+    return ImageCounts(ids, conditions, *columns)
 
 
-def joined(parts: Sequence[Images]) -> Images:
+def joined(parts: Sequence[ImageCounts]) -> ImageCounts:
     """All images of at least one part, in order."""
-    return Images(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return ImageCounts(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def save_images(images: Images, folder: Path, domain: str) -> None:
-    """Writes `folder/images/<domain>.npz`; pixels per image fit in 32 bits."""
-    path = folder / "images" / f"{domain}.npz"
+def save_image_counts(images: ImageCounts, folder: Path, domain: str) -> None:
+    """Writes the counts of a domain's images into an evaluation's folder; pixels per image fit in 32 bits."""
+    path = counts_file(folder, domain)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, allow_pickle=False, **small_columns(images))
 
 
-def read_images(folder: Path, domain: str) -> Images:
-    """The images that an evaluation's folder has of a domain. UserError if it has none of that name."""
-    path = folder / "images" / f"{domain}.npz"
+def read_image_counts(folder: Path, domain: str) -> ImageCounts:
+    """The counts that an evaluation's folder has of a domain. UserError if there are none, or damaged ones."""
+    path = counts_file(folder, domain)
     if not path.is_file():
         raise UserError(f"{path} not found: the evaluation knows no domain {domain!r} or is older; evaluate again")
-    with np.load(path) as columns:
-        return images_of(columns)
+    try:
+        with np.load(path) as columns:
+            return counts_of_columns(columns)
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}): delete its folder {folder}, evaluate again") from error
 
 
-def small_columns(images: Images) -> dict[str, NDArray[Any]]:
+def small_columns(images: ImageCounts) -> dict[str, NDArray[Any]]:
     """The columns as they are written to files, by name."""
     columns = images._asdict()
     return {name: c.astype(np.int32) if c.dtype == np.int64 else c for name, c in columns.items()}
 
 
-def images_of(columns: Mapping[str, NDArray[Any]]) -> Images:
+def counts_of_columns(columns: Mapping[str, NDArray[Any]]) -> ImageCounts:
     """The images in such columns, read from a file."""
-    loaded = [columns[name] for name in Images._fields]
+    loaded = [columns[name] for name in ImageCounts._fields]
     wide: list[NDArray[Any]] = [column.astype(np.int64) if column.dtype == np.int32 else column for column in loaded]
-    return Images(*wide)
+    return ImageCounts(*wide)

@@ -19,14 +19,14 @@ Size = tuple[int, int]
 """Height and width, px."""
 
 
-class Prediction(NamedTuple):
+class PredictedLabels(NamedTuple):
     """Labels (B,H,W) uint8 train ids, and the largest softmax probability (B,H,W) in 0..1 where it is known."""
 
     labels: torch.Tensor | NDArray[np.uint8]
     confidence: torch.Tensor | NDArray[np.float32] | None = None
 
 
-Predict = Callable[[NDArray[np.uint8], Size], Prediction]
+Predict = Callable[[NDArray[np.uint8], Size], PredictedLabels]
 """Images (B,H,W,3) uint8 RGB and the size of the network's input -> labels at the images' own size."""
 
 
@@ -62,7 +62,7 @@ def predictor(network: Network, config: EvaluationConfig, device: torch.device, 
         return sliding_logits(network, images, config.window, stride, batch_size)
 
     @torch.inference_mode()
-    def predict(images: NDArray[np.uint8], size: Size) -> Prediction:
+    def predict(images: NDArray[np.uint8], size: Size) -> PredictedLabels:
         pixels = torch.tensor(images, device=device).movedim(3, 1).float()
         passes = (
             logits(image).flip(3) if mirrored else logits(image) for image, mirrored in _inputs(pixels, size, config)
@@ -115,7 +115,7 @@ def _cover(whole: int, starts: Sequence[int], part: int) -> torch.Tensor:
     return cover
 
 
-def read(passes: Iterator[torch.Tensor], size: Sequence[int], *, single: bool) -> Prediction:
+def read(passes: Iterator[torch.Tensor], size: Sequence[int], *, single: bool) -> PredictedLabels:
     """Logits (B,19,h,w) of one pass, or of several whose probabilities are averaged -> labels and confidence.
 
     Logits are enlarged bilinearly to `size` before the largest is taken.
@@ -128,7 +128,7 @@ def read(passes: Iterator[torch.Tensor], size: Sequence[int], *, single: bool) -
     return _read((total / count).log(), size)
 
 
-def _read(logits: torch.Tensor, size: Sequence[int]) -> Prediction:
+def _read(logits: torch.Tensor, size: Sequence[int]) -> PredictedLabels:
     """One class at a time, so that memory does not hold 19 maps of the image's size (nor is it slower)."""
     top = _resized(logits[:, :1], size)[:, 0].clone()
     total = top.clone()  # log of the sum of exponentials so far
@@ -138,7 +138,7 @@ def _read(logits: torch.Tensor, size: Sequence[int]) -> Prediction:
         labels.masked_fill_(logit > top, train_id)
         torch.logaddexp(total, logit, out=total)
         torch.maximum(top, logit, out=top)
-    return Prediction(labels, (top - total).exp_())
+    return PredictedLabels(labels, (top - total).exp_())
 
 
 def _resized(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -6,37 +6,74 @@ from typing import Any
 
 import numpy as np
 
-Numbers = dict[str, Any]
+from evaluation.report_schema import AVERAGE, BandCurve, ConditionStats, MethodRow, Stat
+from evaluation.schema import Calibration, ClassScores, ConfusionTable, Evaluation, PlaceScores, ReliabilityBin, Score
+
 SCORES = ("miou", "pixel_accuracy", "boundary_error", "interior_error", "ece")
+"""The scores that every table and figure has a stat of, as attributes of a row, a condition and a domain."""
 
 
-def method_row(name: str, domains: Sequence[str], seeds: Sequence[int], evaluations: Sequence[Numbers]) -> Numbers:
-    """Scores per domain and as `average` over the domains, and the parts that figures are drawn from.
+def score_stats(score: str, domains: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Stat]:
+    """One score's stat per domain, and over the domains: the average is taken within each seed, then over the seeds.
 
-    `evaluations` are the contents of evaluation.json, one per seed. A `stat` is {"mean", "spread", "values"} over the
-    seeds; the spread is the sample standard deviation, None for one seed. Scores and shares lie in 0..1.
+    `evaluations` has one per seed. A domain without a score does not count in the average.
     """
-    results = [evaluation["domains"] for evaluation in evaluations]
-    row: Numbers = {"name": name, "seeds": list(seeds)}
-    for score in SCORES:
-        row[score] = {domain: stat([_score(seed[domain], score) for seed in results]) for domain in domains}
-        row[score]["average"] = stat([mean(_score(seed[domain], score) for domain in domains) for seed in results])
-    row["iou"] = {domain: means(seed[domain]["iou"] for seed in results) for domain in domains}
-    row["iou"]["average"] = means(list(row["iou"].values()))
-    row["conditions"] = {domain: _conditions([seed[domain]["conditions"] for seed in results]) for domain in domains}
-    row["band_curve"] = {
-        "px": results[0][domains[0]]["curve"]["px"],
-        **{key: means(seed[d]["curve"][key] for seed in results for d in domains) for key in ("boundary", "interior")},
+    seeds = [{name: _score(evaluation.domains[name], score) for name in domains} for evaluation in evaluations]
+    stats = {name: stat([seed[name] for seed in seeds]) for name in domains}
+    return {**stats, AVERAGE: stat([mean(seed.values()) for seed in seeds])}
+
+
+def class_scores(domains: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, ClassScores]:
+    """IoU per class and domain, mean over the seeds; `average` is the mean over the domains that have the class."""
+    iou = {name: means(evaluation.domains[name].iou for evaluation in evaluations) for name in domains}
+    return {**iou, AVERAGE: means(list(iou.values()))}
+
+
+def condition_stats(domain: str, evaluations: Sequence[Evaluation]) -> dict[str, ConditionStats]:
+    """Scores per condition of one domain, for the conditions that every seed has."""
+    first, *others = (evaluation.domains[domain].conditions for evaluation in evaluations)
+    return {
+        name: ConditionStats(
+            images=first[name].images,
+            **{score: stat([_score(seed[name], score) for seed in (first, *others)]) for score in SCORES},
+        )
+        for name in first
+        if all(name in seed for seed in others)
     }
-    row["calibration"] = _pooled_bins([seed[domain]["calibration"] for seed in results for domain in domains])
-    return row
 
 
-def pooled_confusion(domains: Iterable[str], evaluations: Sequence[Numbers]) -> list[list[int]]:
+def band_curve(domains: Sequence[str], evaluations: Sequence[Evaluation]) -> BandCurve:
+    """Error rates over the width of the boundary band, mean over domains and seeds."""
+    curves = [evaluation.domains[name].curve for evaluation in evaluations for name in domains]
+    return BandCurve(
+        px=curves[0].px,
+        boundary=means(curve.boundary for curve in curves),
+        interior=means(curve.interior for curve in curves),
+    )
+
+
+def pooled_bins(calibrations: Iterable[Calibration | None]) -> tuple[ReliabilityBin, ...] | None:
+    """Reliability bins of all pixels of all domains and seeds; None where no prediction had a confidence."""
+    known = [calibration.bins for calibration in calibrations if calibration]
+    if not known:
+        return None
+    return tuple(_pooled(bins) for bins in zip(*known, strict=True))
+
+
+def _pooled(bins: Sequence[ReliabilityBin]) -> ReliabilityBin:
+    """One bin of all pixels: the mean of the bins' means, each with the weight of its pixels."""
+    pixels = sum(b.pixels for b in bins)
+    confidence = sum(b.pixels * (b.confidence or 0.0) for b in bins)
+    accuracy = sum(b.pixels * (b.accuracy or 0.0) for b in bins)
+    if not pixels:
+        return ReliabilityBin(pixels=0, confidence=None, accuracy=None)
+    return ReliabilityBin(pixels=pixels, confidence=min(1.0, confidence / pixels), accuracy=min(1.0, accuracy / pixels))
+
+
+def pooled_confusion(domains: Iterable[str], evaluations: Sequence[Evaluation]) -> ConfusionTable:
     """(19,19) pixels per (label class, predicted class), summed over domains and seeds."""
-    counts = [np.array(evaluation["domains"][d]["confusion"]) for d in domains for evaluation in evaluations]
-    summed: list[list[int]] = np.sum(counts, axis=0).tolist()
-    return summed
+    counts = [np.array(evaluation.domains[name].confusion) for name in domains for evaluation in evaluations]
+    return tuple(tuple(row) for row in np.sum(counts, axis=0).tolist())
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -45,58 +82,47 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(present) if present else None
 
 
-def means(lists: Iterable[Sequence[float | None]]) -> list[float | None]:
+def means(lists: Iterable[Sequence[float | None]]) -> tuple[float | None, ...]:
     """Mean of several equally long lists, item by item, over the values that exist."""
-    return [mean(values) for values in zip(*lists, strict=True)]
+    return tuple(mean(values) for values in zip(*lists, strict=True))
 
 
-def stat(values: Sequence[float | None]) -> Numbers:
+def stat(values: Sequence[float | None]) -> Stat:
     """Mean and sample standard deviation over the seeds that have a value."""
     present = [value for value in values if value is not None]
     spread = statistics.stdev(present) if len(present) > 1 else None
-    return {"mean": mean(present), "spread": spread, "values": list(values)}
+    return Stat(mean=mean(present), spread=spread, values=tuple(values))
 
 
-def difference(of: Numbers, baseline: Numbers) -> Numbers:
+def difference(of: Stat, baseline: Stat) -> Stat:
     """Stat minus stat, seed by seed where both have equally many seeds, else of the means alone."""
-    pairs = [(of["mean"], baseline["mean"])]
-    if len(of["values"]) == len(baseline["values"]):
-        pairs = list(zip(of["values"], baseline["values"], strict=True))
+    pairs = [(of.mean, baseline.mean)]
+    if len(of.values) == len(baseline.values):
+        pairs = list(zip(of.values, baseline.values, strict=True))
     return stat([None if a is None or b is None else a - b for a, b in pairs])
 
 
-def stat_at(score: str, domain: str, condition: str | None = None) -> Callable[[Numbers], Numbers]:
-    """How a method's row is asked for its stat of a score in a domain, or in one condition of a domain."""
-    if condition is None:
-        return lambda row: row[score][domain]
-    return lambda row: row["conditions"][domain][condition][score]
+StatOfRow = Callable[[MethodRow], Stat]
+"""How a method's row is asked for one of its stats."""
 
 
-def _score(result: Numbers, name: str) -> float | None:
-    if name == "ece":
-        return result["calibration"]["ece"] if result["calibration"] else None
-    score: float | None = result[name]
+def stat_at(score: str, domain: str, condition: str | None = None) -> StatOfRow:
+    """Asks a row for its stat of a score in a domain (or on average), or in one condition of a domain."""
+
+    def found(row: MethodRow) -> Stat:
+        if condition is not None:
+            return _stat(getattr(row.conditions[domain][condition], score))
+        stats: Mapping[str, Stat] = getattr(row, score)
+        return stats[domain]
+
+    return found
+
+
+def _stat(value: Any) -> Stat:
+    assert isinstance(value, Stat)
+    return value
+
+
+def _score(result: PlaceScores, name: str) -> Score:
+    score: Score = getattr(result, name)
     return score
-
-
-def _conditions(seeds: Sequence[Mapping[str, Numbers]]) -> Numbers:
-    """Scores per condition of one domain: {condition: {"images", score: stat}}."""
-    return {
-        name: {"images": seeds[0][name]["images"]}
-        | {score: stat([_score(seed[name], score) for seed in seeds]) for score in SCORES}
-        for name in seeds[0]
-        if all(name in seed for seed in seeds)
-    }
-
-
-def _pooled_bins(calibrations: Sequence[Numbers | None]) -> list[Numbers] | None:
-    """Reliability bins of all pixels of all domains and seeds; None where no prediction had a confidence."""
-    known = [calibration["bins"] for calibration in calibrations if calibration]
-    if not known:
-        return None
-    pooled = []
-    for bins in zip(*known, strict=True):
-        pixels = sum(b["pixels"] for b in bins)
-        sums = {key: sum(b["pixels"] * (b[key] or 0.0) for b in bins) for key in ("confidence", "accuracy")}
-        pooled.append({"pixels": pixels, **{key: total / pixels if pixels else None for key, total in sums.items()}})
-    return pooled

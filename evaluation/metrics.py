@@ -4,57 +4,22 @@ Every score is taken from counts that were summed over images, never averaged ov
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.calibration import BINS, count_bins, expected_calibration_error
+from evaluation.calibration import count_bins, expected_calibration_error
+from evaluation.pixel_counts import PixelCounts, no_counts, ratio
 from pipeline.data.boundaries import boundary_granularity
-from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.scores import Confusion, confusion_matrix
 
 LabelMap = NDArray[np.uint8]
 
 
-class Counts(NamedTuple):
-    """What is counted on an image, or the sum over many; stacked, there is one row per image in front.
-
-    A ring holds the labeled px that lie in one boundary band but not in the next thinner one.
-    """
-
-    confusion: Confusion
-    """(19,19) px per label class and predicted class."""
-    ring_pixels: NDArray[np.int64]
-    ring_wrong: NDArray[np.int64]
-    """(R,) px per ring, and those predicted as another class."""
-    bin_pixels: NDArray[np.int64]
-    bin_right: NDArray[np.int64]
-    bin_confidence: NDArray[np.float64]
-    """(15,) px per bin of confidence, those that are right, the sum of their confidences; 0 where none was given."""
-
-    def plus(self, other: "Counts") -> "Counts":
-        """The sum of both."""
-        return Counts(
-            self.confusion + other.confusion,
-            self.ring_pixels + other.ring_pixels,
-            self.ring_wrong + other.ring_wrong,
-            self.bin_pixels + other.bin_pixels,
-            self.bin_right + other.bin_right,
-            self.bin_confidence + other.bin_confidence,
-        )
-
-
-def no_counts(rings: int) -> Counts:
-    """The counts of no image."""
-    ring, bins = np.zeros(rings, np.int64), np.zeros(BINS, np.int64)
-    return Counts(np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64), ring, ring, bins, bins, bins.astype(np.float64))
-
-
 def count(
     prediction: torch.Tensor, label: torch.Tensor, widths: Sequence[int], confidence: torch.Tensor | None = None
-) -> Counts:
+) -> PixelCounts:
     """Counts of one image. prediction, label: (H,W) uint8, confidence: (H,W) float in 0..1, on one device.
 
     widths: of the boundary bands, px, ascending. ValueError: as `confusion_matrix`, or a confidence that is NaN.
@@ -85,15 +50,12 @@ def _rings(
     return counts.sum(axis=1), counts[:, 1]
 
 
-def share(part: float, whole: float) -> float:
-    """part / whole; NaN for a share of nothing."""
-    return part / whole if whole else float("nan")
-
-
 class Scores:
     """Every score of counted images. `band` px is the boundary of `boundary_error`, `widths` are those of the curve."""
 
-    def __init__(self, band: int, widths: Sequence[int] = (), counts: Counts | None = None, images: int = 0) -> None:
+    def __init__(
+        self, band: int, widths: Sequence[int] = (), counts: PixelCounts | None = None, images: int = 0
+    ) -> None:
         self.band = band
         self.widths = sorted({band, *widths})
         self.counts = no_counts(len(self.widths)) if counts is None else counts
@@ -125,7 +87,7 @@ class Scores:
     @property
     def pixel_accuracy(self) -> float:
         """Share of the labeled pixels that are right."""
-        return share(self.pixels - self.wrong, self.pixels)
+        return ratio(self.pixels - self.wrong, self.pixels)
 
     @property
     def boundary_error(self) -> float:
@@ -149,15 +111,15 @@ class Scores:
 
     def boundary_errors(self) -> list[float]:
         """Per width of the curve, the share of the band's pixels that are wrong."""
-        return [share(wrong, pixels) for pixels, wrong in self._bands()]
+        return [ratio(wrong, pixels) for pixels, wrong in self._bands()]
 
     def interior_errors(self) -> list[float]:
         """Per width of the curve, the share of the labeled pixels outside the band that are wrong."""
-        return [share(self.wrong - wrong, self.pixels - pixels) for pixels, wrong in self._bands()]
+        return [ratio(self.wrong - wrong, self.pixels - pixels) for pixels, wrong in self._bands()]
 
     def boundary_shares(self) -> list[float]:
         """Per width of the curve, the share of the labeled pixels that lie in the band."""
-        return [share(pixels, self.pixels) for pixels, _ in self._bands()]
+        return [ratio(pixels, self.pixels) for pixels, _ in self._bands()]
 
     @property
     def calibration_error(self) -> float:

@@ -6,44 +6,69 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluation.image_counts import Images, images_of, small_columns
+from evaluation.image_counts import DAMAGE, ImageCounts, counts_of_columns, small_columns
 from evaluation.inference import Size
+from evaluation.schema import SkippedScene
 
 
-class Skipped(NamedTuple):
-    """A scene that could not be used, and why in one line."""
-
-    id: str
-    reason: str
-
-
-class Part(NamedTuple):
+class ScoredPart(NamedTuple):
     """What scoring some scenes of a domain gives."""
 
-    images: Images
+    counts: ImageCounts
     sizes: set[Size]
-    """Of the images, px."""
+    """Sizes of the images, px."""
     pictures: Mapping[str, bytes]
     """Predictions that are kept, as PNG files, by scene id."""
-    skipped: Sequence[Skipped]
+    skipped: Sequence[SkippedScene]
 
 
-def write_part(part: Part, path: Path) -> None:
+def write_part(part: ScoredPart, path: Path) -> None:
     """Writes one file (NumPy's npz), the same bytes for the same part."""
-    about = {"sizes": sorted(part.sizes), "pictures": list(part.pictures), "skipped": part.skipped}
+    about = {
+        "sizes": sorted(part.sizes),
+        "pictures": list(part.pictures),
+        "skipped": [[scene.id, scene.reason] for scene in part.skipped],
+    }
     pictures = {f"picture{k}": np.frombuffer(png, np.uint8) for k, png in enumerate(part.pictures.values())}
     with path.open("wb") as file:  # a name would get another ending
-        np.savez_compressed(file, allow_pickle=False, about=json.dumps(about), **small_columns(part.images), **pictures)
+        np.savez_compressed(file, allow_pickle=False, about=json.dumps(about), **small_columns(part.counts), **pictures)
 
 
-def read_part(path: Path) -> Part:
-    """What `write_part` has written."""
-    with np.load(path) as file:
-        about = json.loads(str(file["about"]))
-        return Part(
-            images_of(file),
-            {(height, width) for height, width in about["sizes"]},
-            {scene_id: file[f"picture{k}"].tobytes() for k, scene_id in enumerate(about["pictures"])},
-            [Skipped(*item) for item in about["skipped"]],
-        )
+def read_part(path: Path, scenes: Sequence[str], widths: Sequence[int]) -> ScoredPart | None:
+    """What `write_part` has written about these scenes (their ids), scored with these widths of the boundary band.
+
+    None where the file is damaged or is about something else: the part has to be made again. Every member of a zip
+    file carries a checksum, so a flipped bit is seen; what the checksums leave out is compared with what is wanted.
+    """
+    try:
+        with np.load(path) as file:
+            about = json.loads(str(file["about"]))
+            part = ScoredPart(
+                counts_of_columns(file),
+                {(int(height), int(width)) for height, width in about["sizes"]},
+                {str(scene): file[f"picture{k}"].tobytes() for k, scene in enumerate(about["pictures"])},
+                [SkippedScene(id=name, reason=reason) for name, reason in about["skipped"]],
+            )
+    except DAMAGE:
+        return None
+    return part if _is_about(part, scenes, widths) else None
+
+
+def _is_about(part: ScoredPart, scenes: Sequence[str], widths: Sequence[int]) -> bool:
+    """Whether the part holds every scene once, scored or skipped, in order, and counts of the right shapes."""
+    scored = part.counts.ids.tolist()
+    skipped = [scene.id for scene in part.skipped]
+    left = set(skipped)
+    shapes = [column.shape for column in part.counts]
+    images = len(scored)
+    bins: NDArray[np.int64] = part.counts.bin_pixels
+    return (
+        scored == [scene for scene in scenes if scene not in left]
+        and skipped == [scene for scene in scenes if scene in left]
+        and set(part.pictures) <= set(scored)
+        and shapes[1:5] == [(images,), (images, 19, 19), (images, len(widths)), (images, len(widths))]
+        and set(shapes[5:]) == {bins.shape}
+        and bins.shape[:1] == (images,)
+    )

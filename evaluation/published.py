@@ -5,7 +5,9 @@ which alone moves such scores by up to 1.8 mIoU.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from evaluation.report_schema import AVERAGE, OtherCount, PublishedRow, PublishedScores
 
 
 class Published(NamedTuple):
@@ -35,12 +37,10 @@ ROWS: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
 """(model, source, test scale, mIoU in the order of `DATA_SETS`)."""
 
 
-def published_scores(images: Mapping[str, int]) -> dict[str, Any] | None:
+def published_scores(images: Mapping[str, int]) -> PublishedScores | None:
     """The published rows for these domains (name -> evaluated images); None where no domain is a published one.
 
-    {"rows": [{"name", "source", "scale", "miou": {domain: share or None, "average": share or None}}],
-    "other_counts": [{"name", "images", "published"}]}: domains whose number of images is not that of the published
-    split. The average is that of the domains with images; None unless all of these are published ones.
+    A row's average is that of the domains with images; None unless all of these are published ones.
     """
     known = {domain: name for domain in images if (name := _data_set(domain)) is not None}
     if not known:
@@ -50,13 +50,13 @@ def published_scores(images: Mapping[str, int]) -> dict[str, Any] | None:
     for model, source, scale, percents in ROWS:
         scores = {d: percents[order.index(known[d])] / 100 if d in known else None for d in images}
         average = _mean(scores[domain] for domain, count in images.items() if count)
-        rows.append({"name": model, "source": source, "scale": scale, "miou": {**scores, "average": average}})
+        rows.append(PublishedRow(name=model, source=source, scale=scale, miou={**scores, AVERAGE: average}))
     others = [
-        {"name": domain, "images": images[domain], "published": DATA_SETS[name].images}
+        OtherCount(name=domain, images=images[domain], published=DATA_SETS[name].images)
         for domain, name in known.items()
         if images[domain] != DATA_SETS[name].images
     ]
-    return {"rows": rows, "other_counts": others}
+    return PublishedScores(rows=tuple(rows), other_counts=tuple(others))
 
 
 def _data_set(domain: str) -> str | None:

@@ -8,16 +8,17 @@ from typing import Any
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.colors import to_hex
+from pydantic import JsonValue
 
 from evaluation import figures, gallery
 from evaluation.charts import draw_charts
-from evaluation.findings import findings, headline, signed
-from evaluation.method_rows import Numbers
+from evaluation.findings import signed
+from evaluation.report_schema import FILE, Report
 from evaluation.scenes import SceneGroup, image_scores, pictured, scene_groups
-from evaluation.summary import ReportContent, best_method, pair, summarize
+from evaluation.schema import write_record
+from evaluation.summary import ReportContent, summarize
 from evaluation.tables import write_tables
 from pipeline.data.labels import CLASSES
-from pipeline.files import write_json
 from pipeline.work.progress import duration
 
 WEATHER_ORDER = ("plain", "sunny", "rainy", "snowy", "foggy", "night")
@@ -33,37 +34,33 @@ def build_report(content: ReportContent, folder: Path) -> None:
 
     UserError if there is no run, none of the baseline, or an evaluation is missing or lacks a domain.
     """
-    numbers = summarize(content)
+    report = summarize(content)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "report.json", {"headline": headline(numbers), "findings": findings(numbers), **numbers})
-    write_tables(numbers, folder)
+    write_record(report, folder / FILE)
+    write_tables(report, folder)
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
-    kept, scenes = _scenes(content, numbers, pictures)
+    kept, scenes = _scenes(content, report, pictures)
     template = _environment().get_template("report.html.j2")
     page = template.render(
-        numbers=numbers,
-        best=best_method(numbers),
-        pair=pair(numbers),
-        tops=_tops(numbers),
-        intervals=any(gain["p"] is not None for row in numbers["methods"] for gain in row["gain"].values()),
-        headline=headline(numbers),
-        findings=findings(numbers),
+        numbers=report,
+        tops=_tops(report),
+        intervals=any(gain.p is not None for row in report.methods for gain in row.gain.values()),
         classes=CLASSES,
-        charts=draw_charts(numbers, pictures),
+        charts=draw_charts(report, pictures),
         domain_pictures=gallery.domain_pictures(content.domains),
         kept=kept,
         scene_groups=scenes,
         generated=_generated(content.generated, pictures),
-        provenance=_provenance(numbers),
+        provenance=_provenance(report),
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _tops(numbers: Numbers) -> dict[str, float | None]:
+def _tops(report: Report) -> dict[str, float | None]:
     """The best mIoU of each domain and on average."""
-    places = numbers["methods"][0]["miou"]
-    scores = {place: [row["miou"][place]["mean"] for row in numbers["methods"]] for place in places}
+    places = report.methods[0].miou
+    scores = {place: [row.miou[place].mean for row in report.methods] for place in places}
     return {place: max((mean for mean in means if mean is not None), default=None) for place, means in scores.items()}
 
 
@@ -81,15 +78,15 @@ def _environment() -> Environment:
     return environment
 
 
-def _scenes(content: ReportContent, numbers: Numbers, folder: Path) -> tuple[int, list[ShownGroup]]:
+def _scenes(content: ReportContent, report: Report, folder: Path) -> tuple[int, list[ShownGroup]]:
     """How many scenes have kept predictions, and the groups chosen among them; of each method's first seed."""
-    evaluations = {method: runs[0].evaluation for method, runs in content.by_method().items()}
-    close = pair(numbers)
+    evaluations = {method: models[0].evaluation for method, models in content.by_method().items()}
+    close = report.pair
     if len(evaluations) > SIDE_BY_SIDE:
         evaluations = {method: evaluations[method] for method in close}
     scores = {method: image_scores(evaluation, content.domains) for method, evaluation in evaluations.items()}
     groups = scene_groups(scores, close[0], close[1] if len(close) > 1 else None)
-    draw = partial(gallery.compared_scenes, domains=content.domains, evaluations=evaluations, band=numbers["band"])
+    draw = partial(gallery.compared_scenes, domains=content.domains, evaluations=evaluations, band=report.band)
     return pictured(scores), [(group, list(draw(group.places, figures=folder))) for group in groups]
 
 
@@ -100,20 +97,20 @@ def _generated(folder: Path | None, figures_folder: Path) -> dict[str, list[gall
     return {condition: shown[condition] for condition in order if condition in shown}
 
 
-def _provenance(numbers: Numbers) -> dict[str, Sequence[tuple[str, str]]]:
+def _provenance(report: Report) -> dict[str, Sequence[tuple[str, str]]]:
     """(name, text) rows by heading: how it was measured, then what the caller says it was made from."""
-    measured = {
-        "methods": {row["name"]: f"seeds {', '.join(map(str, row['seeds']))}" for row in numbers["methods"]},
+    measured: dict[str, JsonValue] = {
+        "methods": {row.name: f"seeds {', '.join(map(str, row.seeds))}" for row in report.methods},
         "domains": {
-            d["name"]: f"{_several(d['images'], 'image')}, {len(d['skipped'])} skipped, network input {d['scale']}"
-            for d in numbers["domains"]
+            d.name: f"{_several(d.images, 'image')}, {len(d.skipped)} skipped, network input {d.scale}"
+            for d in report.domains
         },
-        "baseline": numbers["baseline"],
-        "boundary band": f"{numbers['band']} px",
+        "baseline": report.baseline,
+        "boundary band": f"{report.band} px",
     }
-    plain = {name: value for name, value in numbers["provenance"].items() if not isinstance(value, Mapping)}
-    parts = {name: value for name, value in numbers["provenance"].items() if isinstance(value, Mapping)}
-    groups = {"How it was measured": measured, "Code and machine": plain, **parts}
+    plain = {name: value for name, value in report.provenance.items() if not isinstance(value, Mapping)}
+    parts = {name: value for name, value in report.provenance.items() if isinstance(value, Mapping)}
+    groups: dict[str, Mapping[str, Any]] = {"How it was measured": measured, "Code and machine": plain, **parts}
     return {title: list(_flat(part)) for title, part in groups.items() if part}
 
 

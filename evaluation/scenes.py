@@ -5,7 +5,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluation.image_counts import read_images
+from evaluation.image_counts import read_image_counts
+from evaluation.schema import prediction_file
 
 ImageScores = Mapping[str, Mapping[str, float]]
 """Domain -> scene id -> share of its labeled pixels that are right."""
@@ -35,12 +36,11 @@ def image_scores(evaluation: Path, domains: Iterable[str]) -> ImageScores:
     """The scores of all images whose prediction an evaluation's folder holds, in the order of the scenes."""
     scores: dict[str, dict[str, float]] = {}
     for domain in domains:
-        images = read_images(evaluation, domain)
-        pictured = {file.stem for file in (evaluation / "predictions" / domain).glob("*.png")}
+        images = read_image_counts(evaluation, domain)
         scores[domain] = {
             str(name): int(confusion.trace()) / pixels
             for name, confusion in zip(images.ids, images.confusion, strict=True)
-            if (pixels := int(confusion.sum())) and str(name) in pictured
+            if (pixels := int(confusion.sum())) and prediction_file(evaluation, domain, str(name)).is_file()
         }
     return scores
 

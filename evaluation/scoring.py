@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.image_counts import stack
-from evaluation.inference import Predict, Prediction, Size, input_size
-from evaluation.metrics import Counts, LabelMap, count
-from evaluation.parts import Part, Skipped, write_part
+from evaluation.inference import Predict, PredictedLabels, Size, input_size
+from evaluation.metrics import LabelMap, count
+from evaluation.parts import ScoredPart, write_part
+from evaluation.pixel_counts import PixelCounts
+from evaluation.schema import SkippedScene
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.datasets import Scene, check_pair, load_image, load_label
 from pipeline.data.pictures import label_png
@@ -50,7 +52,7 @@ class Scored(NamedTuple):
 
     scene: Scene
     size: Size
-    counts: Counts
+    counts: PixelCounts
     picture: bytes | None
 
 
@@ -66,12 +68,12 @@ def load_scorer(load_predict: LoadPredict, config: EvaluationConfig, batch_size:
 
     def score(task: Task, path: Path) -> Iterator[None]:
         scorer = _Scorer(task, config, predict)
-        loaded = in_order(load_scene, task.scenes, ahead=THREADS + batch_size)
-        skipped: list[Skipped] = []
+        loaded = in_order(load_or_skip, task.scenes, ahead=THREADS + batch_size)
+        skipped: list[SkippedScene] = []
         batches = _batches(loaded, 1 if on_cpu else batch_size, skipped)
         scored = []
         with one_thread():
-            predicted: Iterable[list[tuple[Loaded, Prediction]]] = map(scorer.predicted, batches)
+            predicted: Iterable[list[tuple[Loaded, PredictedLabels]]] = map(scorer.predicted, batches)
             if threads > 1:
                 predicted = in_order(scorer.predicted, batches, ahead=threads - 1, threads=threads)
             pairs = (pair for batch in predicted for pair in batch)
@@ -91,17 +93,18 @@ class _Scorer(NamedTuple):
     config: EvaluationConfig
     predict: Predict
 
-    def predicted(self, batch: Sequence[Loaded]) -> list[tuple[Loaded, Prediction]]:
+    def predicted(self, batch: Sequence[Loaded]) -> list[tuple[Loaded, PredictedLabels]]:
         """Each item of a batch with its prediction."""
         torch.set_num_threads(1)  # a thread's first call would else take as many as there are cores
         images = np.stack([item.image for item in batch])
         size = input_size(self.config, self.task.domain, _size(batch[0]))
         labels, confidence = self.predict(images, size)
         return [
-            (item, Prediction(labels[k], None if confidence is None else confidence[k])) for k, item in enumerate(batch)
+            (item, PredictedLabels(labels[k], None if confidence is None else confidence[k]))
+            for k, item in enumerate(batch)
         ]
 
-    def counted(self, item: tuple[Loaded, Prediction]) -> Scored:
+    def counted(self, item: tuple[Loaded, PredictedLabels]) -> Scored:
         """Counts one prediction, on the device where it is, and keeps it as a picture if it is to be kept."""
         loaded, prediction = item
         scene = loaded.scene
@@ -116,22 +119,24 @@ class _Scorer(NamedTuple):
         picture = label_png(labels.cpu().numpy()) if scene.id in self.task.kept else None
         return Scored(scene, _size(loaded), counts, picture)
 
-    def part(self, scored: Sequence[Scored], skipped: Sequence[Skipped]) -> Part:
+    def part(self, scored: Sequence[Scored], skipped: Sequence[SkippedScene]) -> ScoredPart:
         """What is written down."""
         rows = [(item.scene.id, item.scene.condition, item.counts) for item in scored]
         pictures = {item.scene.id: item.picture for item in scored if item.picture is not None}
-        return Part(stack(rows, len(self.config.widths)), {item.size for item in scored}, pictures, skipped)
+        return ScoredPart(stack(rows, len(self.config.widths)), {item.size for item in scored}, pictures, skipped)
 
 
 def _size(loaded: Loaded) -> Size:
     return loaded.label.shape[0], loaded.label.shape[1]
 
 
-def _batches(loaded: Iterable[Loaded | Skipped], batch_size: int, skipped: list[Skipped]) -> Iterator[list[Loaded]]:
+def _batches(
+    loaded: Iterable[Loaded | SkippedScene], batch_size: int, skipped: list[SkippedScene]
+) -> Iterator[list[Loaded]]:
     """Neighbors of one size, up to `batch_size`; what cannot be used goes to `skipped`."""
     batch: list[Loaded] = []
     for item in loaded:
-        if isinstance(item, Skipped):
+        if isinstance(item, SkippedScene):
             skipped.append(item)
             continue
         if batch and (len(batch) == batch_size or batch[0].image.shape != item.image.shape):
@@ -142,7 +147,7 @@ def _batches(loaded: Iterable[Loaded | Skipped], batch_size: int, skipped: list[
         yield batch
 
 
-def load_scene(scene: Scene) -> Loaded | Skipped:
+def load_or_skip(scene: Scene) -> Loaded | SkippedScene:
     """The scene's pixels, checked, or what is wrong with its files."""
     try:
         if scene.image is None:
@@ -150,4 +155,4 @@ def load_scene(scene: Scene) -> Loaded | Skipped:
         check_pair(scene)
         return Loaded(scene, load_image(scene.image), load_label(scene.label, scene.ids))
     except UserError as error:
-        return Skipped(scene.id, str(error))
+        return SkippedScene(id=scene.id, reason=str(error))

@@ -1,27 +1,48 @@
-"""The numbers of a report, as plain JSON: what every table, figure and sentence of the page is drawn from."""
+"""The numbers of a report: what every table, figure and sentence of the page is drawn from."""
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.dataset
 
 from evaluation.bootstrap import Difference, interval
-from evaluation.compare import compare
-from evaluation.image_counts import read_images
-from evaluation.method_rows import Numbers, difference, method_row, pooled_confusion
+from evaluation.compare import Comparison, compare
+from evaluation.findings import findings, headline
+from evaluation.image_counts import read_image_counts
+from evaluation.method_rows import (
+    band_curve,
+    class_scores,
+    condition_stats,
+    difference,
+    pooled_bins,
+    pooled_confusion,
+    score_stats,
+)
 from evaluation.published import published_scores
+from evaluation.report_schema import (
+    AVERAGE,
+    DomainFacts,
+    Gain,
+    GeneratedFacts,
+    MethodRow,
+    Report,
+    ScoreStat,
+    Stat,
+    TrainingCurve,
+)
+from evaluation.schema import Evaluation, read_evaluation
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedModel:
     """One trained segmenter: its method and seed, and the folders that `evaluate` and the training wrote."""
 
     method: str
@@ -32,152 +53,176 @@ class Run:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What a report is made from. All methods are compared with `baseline`; None stands for the first run's method."""
+    """What a report is made from. All methods are compared with `baseline`; None stands for the first model's."""
 
     name: str
-    runs: Sequence[Run]
+    models: Sequence[TrainedModel]
     domains: Mapping[str, Sequence[Scene]]
     generated: Path | None
     seconds: Mapping[str, float]
     provenance: Mapping[str, Any]
     baseline: str | None = None
 
-    def by_method(self) -> dict[str, list[Run]]:
-        """The runs of every method, the baseline's first. UserError if there is no run or none of the baseline."""
-        if not self.runs:
-            raise UserError("a report needs at least one evaluated run, got none; evaluate a segmenter first")
-        methods: dict[str, list[Run]] = {}
-        for run in self.runs:
-            methods.setdefault(run.method, []).append(run)
+    def by_method(self) -> dict[str, list[TrainedModel]]:
+        """The models of every method, the baseline's first. UserError if there is none at all or none of that."""
+        if not self.models:
+            raise UserError("a report needs at least one evaluated model, got none; evaluate a segmenter first")
+        methods: dict[str, list[TrainedModel]] = {}
+        for model in self.models:
+            methods.setdefault(model.method, []).append(model)
         baseline = self.baseline or next(iter(methods))
         if baseline not in methods:
             raise UserError(f"baseline {baseline!r} is no method of this report: choose one of {', '.join(methods)}")
         return {baseline: methods[baseline], **methods}
 
 
-def summarize(content: ReportContent) -> Numbers:
-    """All numbers of the report, as `method_row` describes them; the baseline is the first of the methods.
+def summarize(content: ReportContent) -> Report:
+    """All numbers of the report; the baseline is the first of the methods.
 
-    UserError if there is no run, none of the baseline, or an evaluation lacks a domain.
+    UserError if there is no model, none of the baseline, or an evaluation lacks a domain.
     """
     methods = content.by_method()
     names = list(content.domains)
-    evaluations = {name: [_read_evaluation(run, names) for run in runs] for name, runs in methods.items()}
+    if AVERAGE in names:
+        raise UserError(f"a target is named {AVERAGE!r}, which stands for the mean over all targets: rename it")
+    evaluations = {name: [_read_evaluation(model, names) for model in models] for name, models in methods.items()}
     baseline, (first, *_) = next(iter(evaluations.items()))
+    scores = {name: score_stats("miou", names, evaluations[name]) for name in methods}
     rows = [
-        method_row(name, names, [run.seed for run in runs], evaluations[name])
-        | {"curves": [_curve(run) for run in runs if run.training is not None]}
-        for name, runs in methods.items()
+        MethodRow(
+            name=name,
+            seeds=tuple(model.seed for model in models),
+            miou=_with_intervals(scores[name], names, models),
+            gain=_gains(scores[name], scores[baseline], models, None if name == baseline else methods[baseline]),
+            **_further_scores(names, evaluations[name]),
+            curves=tuple(_curve(model) for model in models if model.training is not None),
+        )
+        for name, models in methods.items()
     ]
-    for row in rows:
-        _add_intervals(row, rows[0], names, methods)
-    domains = [_domain(name, first["domains"][name]) for name in names]
-    numbers = {
-        "name": content.name,
-        "baseline": baseline,
-        "band": first["band"],
-        "domains": domains,
-        "methods": rows,
-        "published": published_scores({domain["name"]: domain["images"] for domain in domains}),
-        "generated": summarize_generated(content.generated) if content.generated else None,
-        "seconds": dict(content.seconds),
-        "provenance": dict(content.provenance),
+    domains = tuple(_domain_facts(name, first) for name in names)
+    report = Report(
+        headline="",
+        findings=(),
+        name=content.name,
+        baseline=baseline,
+        band=first.band,
+        domains=domains,
+        methods=tuple(rows),
+        published=published_scores({domain.name: domain.images for domain in domains}),
+        generated=summarize_generated(content.generated) if content.generated else None,
+        seconds=dict(content.seconds),
+        provenance=dict(content.provenance),
+        confusion={},
+    )
+    # The words and the choice of the two methods are read from the numbers, so they come last.
+    confusion = {name: pooled_confusion(names, evaluations[name]) for name in report.pair}
+    words = {"headline": headline(report), "findings": tuple(findings(report))}
+    return report.model_copy(update={"confusion": confusion, **words})
+
+
+def _further_scores(domains: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """The fields of a method's row that need nothing but its evaluations."""
+    everywhere = [evaluation.domains[name] for evaluation in evaluations for name in domains]
+    return {
+        **{
+            score: score_stats(score, domains, evaluations)
+            for score in ("pixel_accuracy", "boundary_error", "interior_error", "ece")
+        },
+        "iou": class_scores(domains, evaluations),
+        "conditions": {name: condition_stats(name, evaluations) for name in domains},
+        "band_curve": band_curve(domains, evaluations),
+        "calibration": pooled_bins(scores.calibration for scores in everywhere),
     }
-    return numbers | {"confusion": {n: pooled_confusion(names, evaluations[n]) for n in pair(numbers)}}
 
 
-def best_method(numbers: Numbers) -> Numbers:
-    """The method with the highest mIoU averaged over domains and seeds (the earliest on a tie)."""
-    return max(numbers["methods"], key=_average)
-
-
-def pair(numbers: Numbers) -> list[str]:
-    """The two methods that the report looks at closely: the baseline and the best of the others, if there is one."""
-    baseline, *others = numbers["methods"]
-    return [baseline["name"]] + ([max(others, key=_average)["name"]] if others else [])
-
-
-def _average(row: Numbers) -> float:
-    mean = row["miou"]["average"]["mean"]
-    return -1.0 if mean is None else mean
-
-
-def _add_intervals(row: Numbers, base: Numbers, domains: Sequence[str], methods: Mapping[str, Sequence[Run]]) -> None:
-    """Adds `gain` over the baseline, and 95% bootstrap intervals over images as "low" and "high" (None if unknown).
-
-    A gain's `verdict` is "better" or "worse" where the paired test finds it significant, else None.
-    """
-    folders = [run.evaluation for run in methods[row["name"]]]
-    row["gain"] = {place: difference(row["miou"][place], base["miou"][place]) for place in row["miou"]}
-    for place, stat in row["miou"].items():
-        low, high = _interval(folders, place) if place in domains else (None, None)
-        stat |= {"low": low, "high": high}
-    baseline = [run.evaluation for run in methods[base["name"]]]
-    scored = base["miou"]["average"]["mean"] is not None and row["miou"]["average"]["mean"] is not None
-    comparison = compare(baseline, folders) if scored and row is not base else None
-    for place, gain in row["gain"].items():
-        gain |= dict.fromkeys(("low", "high", "p", "verdict"))
-        found = comparison and (comparison.mean if place not in domains else comparison.domains.get(place))
-        if found and not math.isnan(found.difference):
-            gain |= {"low": found.low, "high": found.high, "p": found.p, "verdict": _verdict(found)}
-
-
-def _verdict(found: Difference) -> str | None:
-    return ("better" if found.difference > 0 else "worse") if found.significant else None
+def _with_intervals(
+    stats: Mapping[str, Stat], domains: Sequence[str], models: Sequence[TrainedModel]
+) -> dict[str, ScoreStat]:
+    """mIoU with its interval over the images of a domain; the average over domains has none."""
+    folders = [model.evaluation for model in models]
+    found = {name: _interval(folders, name) for name in domains}
+    return {
+        place: ScoreStat(**dict(stat), low=found.get(place, (None, None))[0], high=found.get(place, (None, None))[1])
+        for place, stat in stats.items()
+    }
 
 
 def _interval(folders: Sequence[Path], domain: str) -> tuple[float | None, float | None]:
     """Interval of a method's mIoU in one domain; None where it has no image or its seeds do not share all of them."""
-    images = [read_images(folder, domain) for folder in folders]
+    images = [read_image_counts(folder, domain) for folder in folders]
     if any(list(each.ids) != list(images[0].ids) for each in images) or not len(images[0].ids):
         return None, None
     low, high = interval(np.stack([each.confusion for each in images]))
-    return low, high
+    return (None, None) if math.isnan(low) else (low, high)
 
 
-def _read_evaluation(run: Run, domains: Iterable[str]) -> Numbers:
-    file = run.evaluation / "evaluation.json"
-    if not file.exists():
-        raise UserError(f"no evaluation of {run.method} (seed {run.seed}) at {file}; evaluate it first")
-    evaluation: Numbers = json.loads(file.read_text(encoding="utf-8"))
-    missing = set(domains) - set(evaluation["domains"])
-    if missing:
-        raise UserError(f"{file} lacks the domains {sorted(missing)}; evaluate {run.method}, seed {run.seed}, on them")
+def _gains(
+    stats: Mapping[str, Stat],
+    base: Mapping[str, Stat],
+    models: Sequence[TrainedModel],
+    baseline: Sequence[TrainedModel] | None,
+) -> dict[str, Gain]:
+    """Differences to the baseline, tested on the images that both saw. Without a baseline (of itself) untested."""
+    scored = base[AVERAGE].mean is not None and stats[AVERAGE].mean is not None
+    comparison: Comparison | None = None
+    if baseline is not None and scored:
+        comparison = compare([model.evaluation for model in baseline], [model.evaluation for model in models])
+    gains = {}
+    for place, stat in stats.items():
+        found = comparison and (comparison.mean if place == AVERAGE else comparison.domains.get(place))
+        tested: dict[str, Any] = {}
+        if found and not math.isnan(found.difference):
+            tested = {"low": found.low, "high": found.high, "p": found.p, "verdict": _verdict(found)}
+        gains[place] = Gain(**dict(difference(stat, base[place])), **tested)
+    return gains
+
+
+def _verdict(found: Difference) -> Literal["better", "worse"] | None:
+    if not found.significant:
+        return None
+    return "better" if found.difference > 0 else "worse"
+
+
+def _read_evaluation(model: TrainedModel, domains: Sequence[str]) -> Evaluation:
+    evaluation = read_evaluation(model.evaluation)
+    if missing := sorted(set(domains) - set(evaluation.domains)):
+        raise UserError(
+            f"{model.evaluation} lacks the domains {missing}; evaluate {model.method}, seed {model.seed}, on them"
+        )
     return evaluation
 
 
-def _domain(name: str, result: Numbers) -> Numbers:
-    shown = {key: result[key] for key in ("images", "scale", "skipped")}
-    return {"name": name, **shown, "conditions": {name: one["images"] for name, one in result["conditions"].items()}}
+def _domain_facts(name: str, evaluation: Evaluation) -> DomainFacts:
+    result = evaluation.domains[name]
+    conditions = {condition: scores.images for condition, scores in result.conditions.items()}
+    return DomainFacts(
+        name=name, images=result.images, scale=result.scale, skipped=result.skipped, conditions=conditions
+    )
 
 
-def _curve(run: Run) -> Numbers:
-    """The training log's loss and validation mIoU over iterations."""
-    assert run.training is not None
-    lines = (run.training / "log.jsonl").read_text(encoding="utf-8").splitlines()
+def _curve(model: TrainedModel) -> TrainingCurve:
+    """The training log's loss and validation mIoU over iterations; what is no number (NaN) is left out."""
+    assert model.training is not None
+    lines = (model.training / "log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
-    return {
-        "seed": run.seed,
-        "loss": [[entry["iteration"], entry["loss"]] for entry in entries if "loss" in entry],
-        "validation_miou": [
-            [entry["iteration"], entry["validation_miou"]] for entry in entries if "validation_miou" in entry
-        ],
-    }
+
+    def course(name: str) -> tuple[tuple[int, float], ...]:
+        values = ((entry["iteration"], entry.get(name)) for entry in entries)
+        return tuple((at, value) for at, value in values if value is not None and math.isfinite(value))
+
+    return TrainingCurve(seed=model.seed, loss=course("loss"), validation_miou=course("validation_miou"))
 
 
-def summarize_generated(folder: Path) -> Numbers:
-    """Counts and alignment scores of a generated data set (parquet files under `folder/data`).
-
-    `alignment` holds [score, score of the control] per image that has them (the control None where none was measured).
-    """
+def summarize_generated(folder: Path) -> GeneratedFacts:
+    """Counts and alignment scores of a generated data set (parquet files under `folder/data`)."""
     dataset = pyarrow.dataset.dataset(folder / "data", format="parquet")
     columns = ("condition", "class_id", "alignment", "alignment_control")
     table = dataset.to_table(columns=[name for name in columns if name in dataset.schema.names]).to_pydict()
     scores = table.get("alignment", [])
     controls = table.get("alignment_control", [None] * len(scores))
-    return {
-        "images": dataset.count_rows(),
-        "conditions": dict(Counter(table["condition"])),
-        "classes": {str(train_id): count for train_id, count in sorted(Counter(table["class_id"]).items())},
-        "alignment": [list(both) for both in zip(scores, controls, strict=True) if both[0] is not None],
-    }
+    return GeneratedFacts(
+        images=dataset.count_rows(),
+        conditions=dict(Counter(table["condition"])),
+        classes={str(train_id): count for train_id, count in sorted(Counter(table["class_id"]).items())},
+        alignment=tuple(both for both in zip(scores, controls, strict=True) if both[0] is not None),
+    )

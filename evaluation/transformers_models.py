@@ -29,7 +29,7 @@ def locate(name: str) -> Path:
     return hub.find(name, {"": FILES}, "model").folder
 
 
-def network(folder: Path, device: torch.device) -> Network:
+def transformers_network(folder: Path, device: torch.device) -> Network:
     """The model of a folder behind its own image normalization: (B,3,H,W) float RGB in 0..255 -> logits (B,19,h,w).
 
     UserError unless it is a model for semantic segmentation with Cityscapes' 19 classes in their order.

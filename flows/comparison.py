@@ -4,11 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from evaluation.bootstrap import Difference
+from evaluation import report_schema, schema
 from evaluation.compare import Comparison, compare, regressions
+from flows.score_tables import comparison_table
+from flows.tables import console
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact, ArtifactStore
 from pipeline.store.manifest import read_manifest
@@ -25,9 +24,9 @@ def evaluations(place: str, store: ArtifactStore) -> list[Path]:
     if ":" in place and not Path(place).exists():
         name, _, method = place.rpartition(":")
     folder = Path(name)
-    if (folder / "evaluation.json").is_file():
+    if (folder / schema.FILE).is_file():
         return [folder]
-    if (folder / "report.json").is_file() and (folder / "manifest.json").is_file():
+    if (folder / report_schema.FILE).is_file() and (folder / "manifest.json").is_file():
         place_of_store = folder.resolve().parents[1]
         return _rows_of_run(read_manifest(folder)["inputs"], method, place, ArtifactStore(place_of_store))
     if folder.is_dir():
@@ -78,21 +77,15 @@ def regressed(before: Sequence[Path], after: Path, name: str, max_drop: float | 
 
 def print_comparison(comparison: Comparison, baseline: str, other: str) -> None:
     """The table per domain, the scenes that changed most, and the answer in one line."""
-    console = Console()
-    table = Table(title=f"mIoU of {other} less that of {baseline}, in points, on the same images")
-    for heading in ("domain", "difference", "95% interval", "p", ""):
-        table.add_column(heading, justify="right" if heading in ("difference", "p") else "left", no_wrap=True)
-    for name, difference in comparison.domains.items():
-        table.add_row(name, *_cells(difference))
-    table.add_section()
-    table.add_row("mean", *_cells(comparison.mean))
-    console.print(table)
+    out = console()
+    out.print(comparison_table(comparison, baseline, other))
     changes = [(abs(c.gain), domain, c) for domain, scenes in comparison.changes.items() for c in scenes]
     for _, domain, change in sorted(changes, key=lambda entry: -entry[0])[:SHOWN_SCENES]:
-        console.print(
-            f"{domain} {change.id}: {100 * change.before:.1f}% of the pixels right, then {100 * change.after:.1f}%"
+        out.print(
+            f"{domain} {change.id}: {100 * change.before:.1f}% of the pixels right, then {100 * change.after:.1f}%",
+            soft_wrap=True,
         )
-    console.print(answer(comparison, baseline, other), soft_wrap=True)
+    out.print(answer(comparison, baseline, other), soft_wrap=True)
 
 
 def answer(comparison: Comparison, baseline: str, other: str) -> str:
@@ -105,9 +98,3 @@ def answer(comparison: Comparison, baseline: str, other: str) -> str:
     if not mean.significant:
         return f"No difference that could not be chance between {baseline} and {other}: {numbers}."
     return f"{other} is {'better' if mean.difference > 0 else 'worse'} than {baseline}: {numbers}."
-
-
-def _cells(difference: Difference) -> Sequence[str]:
-    verdict = ("better" if difference.difference > 0 else "worse") if difference.significant else "not significant"
-    interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-    return f"{100 * difference.difference:+.2f}", interval, f"{difference.p:.2g}", verdict

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from evaluation.schema import read_evaluation
 from flows.run import Run
 from flows.segmenters import find_model
-from flows.tables import scores
 from pipeline.data.datasets import find_scenes
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -106,14 +106,15 @@ def present(run: Run) -> tuple[Run, dict[str, str]]:
 def judge(store: ArtifactStore, model: Model, evaluation: Artifact, max_drop: float) -> Verdict:
     """Compares an evaluation of the model with its baseline: it fails where mIoU fell by more than `max_drop` points,
     and significantly so. Without a baseline the evaluation becomes it."""
-    values = [domain["miou"] for domain in scores(evaluation.folder).values() if domain["miou"] is not None]
+    scores = read_evaluation(evaluation.folder).domains.values()
+    values = [domain.miou for domain in scores if domain.miou is not None]
     miou = sum(values) / len(values) if values else None
     if model.baseline is None:
         save(store, model._replace(baseline=evaluation.key))
         return Verdict(
             model.name, True, ["its first evaluation: the baseline from now on"], miou, evaluation=evaluation.key
         )
-    from evaluation.compare import compare, regressions  # imports torch
+    from evaluation.compare import compare, regressions
     from flows.comparison import evaluations
 
     comparison = compare(evaluations(model.baseline, store), [evaluation.folder])

@@ -55,7 +55,7 @@ def network(folder: Path, device: "torch.device") -> "Network":
     from evaluation import transformers_models
 
     if transformers_models.is_transformers(folder):
-        return transformers_models.network(folder, device)
+        return transformers_models.transformers_network(folder, device)
     from training import predict
 
     return predict.network(folder, str(device))

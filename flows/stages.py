@@ -27,8 +27,8 @@ LABELS = Stage("labels", 1)
 PLANNED = Stage("plan", 1)
 GENERATED = Stage("generated", 2)  # 2: alignment beside its control; conditions are embedded once per image
 SEGMENTER = Stage("segmenter", 2)  # 2: boundary cells drawn over all ranks
-EVALUATION = Stage("evaluation", 3)  # 3: batches end with their unit; one by one on the CPU, one thread each
-REPORT = Stage("report", 2)  # 2: intervals, calibration, confusion, changed scenes, tables as CSV
+EVALUATION = Stage("evaluation", 4)  # 4: evaluation.json has a schema version; files are named by safe stems
+REPORT = Stage("report", 3)  # 3: report.json has a schema version
 
 
 def check(run: Run) -> None:
@@ -235,13 +235,13 @@ def report(run: Run, images: Artifact | None, results: Sequence[Result]) -> Arti
 
     def build(folder: Path) -> None:
         from evaluation.report import build_report
-        from evaluation.summary import ReportContent
-        from evaluation.summary import Run as Row
+        from evaluation.summary import ReportContent, TrainedModel
 
         content = ReportContent(
             name=run.config.name,
-            runs=[
-                Row(r.method, r.seed, r.evaluation.folder, r.segmenter.folder if r.segmenter else None) for r in results
+            models=[
+                TrainedModel(r.method, r.seed, r.evaluation.folder, r.segmenter.folder if r.segmenter else None)
+                for r in results
             ],
             domains={domain.name: domain.scenes for domain in run.targets},
             generated=images.folder if images else None,

@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.evaluate import evaluate
-from evaluation.inference import Predict, Prediction, predictor
+from evaluation.evaluate import evaluate, place_scores
+from evaluation.image_counts import ImageCounts, save_image_counts
+from evaluation.inference import Predict, PredictedLabels, predictor
+from evaluation.schema import DomainScores, Evaluation, write_record
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
@@ -31,6 +33,16 @@ def score(
     evaluate(lambda device, batch_size: predict, domains, config, folder, machine=CPU, progress=progress)
 
 
+def write_evaluation(folder: Path, domains: Mapping[str, ImageCounts], config: EvaluationConfig) -> None:
+    """An evaluation's folder from counts that were made up: what `evaluate` writes, less the pictures."""
+    results = {}
+    for name, counts in domains.items():
+        save_image_counts(counts, folder, name)
+        scores = dict(place_scores(counts, config))
+        results[name] = DomainScores(**scores, conditions={}, scale="1 × 2×2 px", predictions=(), skipped=())
+    write_record(Evaluation(band=config.band, domains=results), folder / "evaluation.json")
+
+
 def write_scenes(folder: Path, count: int, size: tuple[int, int] = (16, 24)) -> list[Scene]:
     """Scenes whose image holds its own label map in the red channel, so that a predictor can read the truth."""
     folder.mkdir(parents=True)
@@ -50,9 +62,9 @@ def read_scenes(folder: Path, count: int) -> list[Scene]:
     return [Scene(f"scene{k}", folder / f"{k}.png", folder / f"{k}_label.png", TRAIN_IDS) for k in range(count)]
 
 
-def read_truth(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+def read_truth(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
     """Knows the truth of such scenes."""
-    return Prediction(np.where(images[..., 0] == IGNORE, 0, images[..., 0]).astype(np.uint8))
+    return PredictedLabels(np.where(images[..., 0] == IGNORE, 0, images[..., 0]).astype(np.uint8))
 
 
 def load_small(device: str, batch_size: int) -> Predict:

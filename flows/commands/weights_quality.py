@@ -6,16 +6,16 @@ which were trained on renders only.
 """
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from pyarrow.parquet import read_table
 
 from evaluation.metrics import Scores
+from evaluation.schema import Record, Score, Share
 from flows import stages
 from flows.run import Recipe, Run
 from generation.samples import png
@@ -43,6 +43,39 @@ WEATHER_EPOCHS = 8
 BAND = 2  # px; toy images are an eighth of a street photograph's height
 
 
+QUALITY_FILE = "quality.json"
+
+
+class Reading(Record):
+    """What the oracle and the weather classifier make of some images. A score without a labeled pixel is null."""
+
+    miou: Score
+    iou: dict[str, Score]
+    """Per class."""
+    boundary_error: Score
+    interior_error: Score
+    miou_by_condition: dict[str, Score]
+    weather_accuracy: Share
+    weather_accuracy_by_condition: dict[str, Share]
+
+
+class Quality(Record):
+    """quality.json: generated images beside true renders of the same label maps."""
+
+    images: int
+    oracle_scenes: int
+    weather_images: int
+    generated: Reading
+    true: Reading
+    miou_ratio: float
+    """mIoU on generated images as a share of that on true ones."""
+
+
+def read_quality(folder: Path) -> Quality:
+    """What `quality` has written into its artifact's folder."""
+    return Quality.model_validate_json((folder / QUALITY_FILE).read_bytes())
+
+
 class Twin(NamedTuple):
     """A generated image, the true render of the same label map in the same weather, and that label map."""
 
@@ -68,7 +101,7 @@ def quality(run: Run) -> Artifact:
             oracle.folder / "segmenter", run.config.evaluation.scale, str(device_of(run.config.machine))
         )
         result = measure(images.folder, town, predict, progress=run.progress)
-        (folder / "quality.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / QUALITY_FILE).write_text(result.model_dump_json(indent=1) + "\n")
 
     recipe = Recipe(QUALITY, {"scale": run.config.evaluation.scale}, {"generated": images.key, "oracle": oracle.key})
     return run.store.get_or_build(*recipe, build)
@@ -129,7 +162,7 @@ def measure(
     oracle: Callable[[np.ndarray], np.ndarray],
     *,
     progress: Track = silent,
-) -> dict[str, Any]:
+) -> Quality:
     """Oracle mIoU and weather accuracy on the generated images of `dataset` and on their true twins."""
     pairs = list(twins(dataset, town))
     height, width = pairs[0].label.shape
@@ -142,18 +175,27 @@ def measure(
         return scene.image[top : top + height, left : left + width], weather
 
     network = train_weather_network(draw, WEATHER_IMAGES, WEATHER_EPOCHS, town.seed, progress=progress)
-    result: dict[str, Any] = {"images": len(pairs), "oracle_scenes": ORACLE_SCENES, "weather_images": WEATHER_IMAGES}
+    readings: dict[str, Reading] = {}
     for kind in ("generated", "true"):
         images = [getattr(pair, kind) for pair in pairs]
         predictions = [
             oracle(image) for image in progress(images, total=len(images), description=f"Oracle reads {kind}")
         ]
-        result[kind] = _read(pairs, predictions, read_weather(network, images))
-    result["miou_ratio"] = result["generated"]["miou"] / result["true"]["miou"]
-    return result
+        readings[kind] = _read(pairs, predictions, read_weather(network, images))
+    generated, true = readings["generated"], readings["true"]
+    if generated.miou is None or not true.miou:
+        raise UserError("no pixel of the generated images' label maps has a class: there is nothing to measure")
+    return Quality(
+        images=len(pairs),
+        oracle_scenes=ORACLE_SCENES,
+        weather_images=WEATHER_IMAGES,
+        generated=generated,
+        true=true,
+        miou_ratio=generated.miou / true.miou,
+    )
 
 
-def _read(pairs: list[Twin], predictions: list[np.ndarray], weathers: np.ndarray) -> dict[str, Any]:
+def _read(pairs: list[Twin], predictions: list[np.ndarray], weathers: np.ndarray) -> Reading:
     conditions = sorted({pair.condition for pair in pairs})
     scores = {name: Scores(BAND) for name in ("all", *conditions)}
     right: dict[str, list[bool]] = {name: [] for name in scores}
@@ -162,12 +204,17 @@ def _read(pairs: list[Twin], predictions: list[np.ndarray], weathers: np.ndarray
             scores[name].add(prediction, pair.label)
             right[name].append(WEATHERS[int(weather)] == pair.condition)
     iou = class_iou(scores["all"].confusion)
-    return {
-        "miou": mean_iou(iou),
-        "iou": {name: None if np.isnan(value) else float(value) for name, value in zip(CLASS_NAMES, iou, strict=True)},
-        "boundary_error": scores["all"].boundary_error,
-        "interior_error": scores["all"].interior_error,
-        "miou_by_condition": {name: mean_iou(class_iou(scores[name].confusion)) for name in conditions},
-        "weather_accuracy": float(np.mean(right["all"])),
-        "weather_accuracy_by_condition": {name: float(np.mean(right[name])) for name in conditions},
-    }
+    return Reading(
+        miou=_score(mean_iou(iou)),
+        iou={name: _score(value) for name, value in zip(CLASS_NAMES, iou.tolist(), strict=True)},
+        boundary_error=_score(scores["all"].boundary_error),
+        interior_error=_score(scores["all"].interior_error),
+        miou_by_condition={name: _score(mean_iou(class_iou(scores[name].confusion))) for name in conditions},
+        weather_accuracy=float(np.mean(right["all"])),
+        weather_accuracy_by_condition={name: float(np.mean(right[name])) for name in conditions},
+    )
+
+
+def _score(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value

@@ -3,7 +3,6 @@
 A server that is away for a while must not end the work: what cannot be shown is left out.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,11 +18,22 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from evaluation.report_schema import Report, read_report
 from flows.registered_models import Verdict
+from flows.score_tables import method_columns, methods_title
+from flows.tables import Column, named_rows, percent, points
 from pipeline.store.artifacts import Artifact
 from pipeline.work.progress import OnProgress, telling
 
 T = TypeVar("T")
+
+VERDICT_COLUMNS: Sequence[Column[Verdict]] = (
+    Column("model", lambda verdict: verdict.name),
+    Column("verdict", lambda verdict: "passed" if verdict.passed else "FAILED"),
+    Column("mIoU", lambda verdict: percent(verdict.miou)),
+    Column("against baseline", lambda verdict: points(verdict.difference)),
+    Column("evaluation", lambda verdict: verdict.evaluation[:16] if verdict.evaluation else "-"),
+)
 
 
 def key(text: str) -> str:
@@ -55,14 +65,14 @@ def track(
 
 def show_report(report: Artifact) -> None:
     """After an experiment: the table of methods and domains, and where the report is."""
-    numbers = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))
-    rows = [
-        {"method": method["name"]} | {place: _percent(stat["mean"]) for place, stat in method["miou"].items()}
-        for method in numbers["methods"]
-    ]
-    _try(lambda: create_table_artifact(rows, "scores", f"mIoU in percent: {numbers['name']}"))
+    _try(lambda: _show_scores(read_report(report.folder)))
     file = report.folder.absolute() / "index.html"
     _try(lambda: create_link_artifact(file.as_uri(), "The report", "report", f"On the worker: `{file}`"))
+
+
+def _show_scores(report: Report) -> None:
+    rows = named_rows(method_columns(report), report.methods)
+    create_table_artifact(rows, "scores", f"{methods_title(report)}: {report.name}")
 
 
 def show_images(images: Artifact, folders: Sequence[str]) -> None:
@@ -81,22 +91,9 @@ def show_images(images: Artifact, folders: Sequence[str]) -> None:
 def show_verdicts(verdicts: Sequence[Verdict], headline: str, text: str) -> None:
     """After a re-evaluation: each model's score, its difference to the baseline, and the verdict."""
     print(text)
-    rows = [
-        {
-            "model": verdict.name,
-            "verdict": "passed" if verdict.passed else "FAILED",
-            "mIoU": _percent(verdict.miou),
-            "against baseline": "-" if verdict.difference is None else f"{100 * verdict.difference:+.2f}",
-            "evaluation": verdict.evaluation[:16] if verdict.evaluation else "-",
-        }
-        for verdict in verdicts
-    ]
+    rows = named_rows(VERDICT_COLUMNS, verdicts)
     _try(lambda: create_table_artifact(rows, "registered-models", headline))
     _try(lambda: create_markdown_artifact(text, "verdicts", headline))
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _try(show: Callable[[], T]) -> T | None:

@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.inference import Predict, Prediction
+from evaluation.inference import Predict, PredictedLabels
 from evaluation.report import build_report
-from evaluation.summary import ReportContent, Run
+from evaluation.summary import ReportContent, TrainedModel
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.datasets import Scene, load_image, load_label
 from pipeline.data.labels import IGNORE, NUM_CLASSES, TRAIN_IDS
@@ -51,7 +51,7 @@ def spoiled_predictor(scenes: list[Scene], method: str, seed: int) -> Predict:
         label = np.where(shifted == IGNORE, 0, shifted)
         return np.where(wrong, rng.permutation(NUM_CLASSES).astype(np.uint8)[label], label)
 
-    return lambda images, size: Prediction(np.stack([spoiled(image) for image in images]))
+    return lambda images, size: PredictedLabels(np.stack([spoiled(image) for image in images]))
 
 
 def write_log(folder: Path, method: str, seed: int) -> None:
@@ -95,18 +95,18 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
     root = tmp_path_factory.mktemp("experiment")
     domains = {name: write_scenes(root / "world" / name, name) for name in TARGETS}
     everything = [scene for scenes in domains.values() for scene in scenes]
-    runs = []
+    models = []
     for seed in range(3):
         for method in SPOILED:
             training = root / "trainings" / f"{method} {seed}"
-            run = Run(method, seed, root / "evaluations" / f"{method} {seed}", training)
+            model = TrainedModel(method, seed, root / "evaluations" / f"{method} {seed}", training)
             predict = spoiled_predictor(everything, method, seed)
-            score(predict, domains, EvaluationConfig(keep_predictions=2), run.evaluation)
+            score(predict, domains, EvaluationConfig(keep_predictions=2), model.evaluation)
             write_log(training, method, seed)
-            runs.append(run)
+            models.append(model)
     return ReportContent(
         name="toy",
-        runs=runs,
+        models=models,
         domains=domains,
         generated=write_generated(root / "generated"),
         seconds={"world": 9.4, "generated": 192.0, "segmenter": 401.5, "evaluation": 22.5},
@@ -137,22 +137,22 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
         scene.image.write_bytes(b"no image")
     domains = {"acdc": acdc, "dark_zurich": dark, "bdd100k": bdd}
     names = ["none", "GAP", "UBE", "GAP + UBE", "GAP + UBE + HAS with the sigmoid schedule", "linear", *"ABCD"]
-    runs = []
+    models = []
     for index, name in enumerate([*names, "none"]):
-        run = Run(name, index // len(names), root / "evaluations" / str(index))
+        model = TrainedModel(name, index // len(names), root / "evaluations" / str(index))
         predict = confident(spoiled_predictor([*acdc, *dark], "generated" if index % 10 else "source only", index))
-        score(predict, domains, EvaluationConfig(keep_predictions="all"), run.evaluation)
-        runs.append(run)
-    return ReportContent("crowded", runs, domains, None, {}, {})
+        score(predict, domains, EvaluationConfig(keep_predictions="all"), model.evaluation)
+        models.append(model)
+    return ReportContent("crowded", models, domains, None, {}, {})
 
 
 def confident(predict: Predict) -> Predict:
     """The same predictions with a confidence that grows from left to right."""
 
-    def predicted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+    def predicted(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
         labels = np.asarray(predict(images, size).labels)
         confidence = np.linspace(0.2, 1.0, labels.shape[-1], dtype=np.float32)
-        return Prediction(labels, np.tile(confidence, (*labels.shape[:2], 1)))
+        return PredictedLabels(labels, np.tile(confidence, (*labels.shape[:2], 1)))
 
     return predicted
 

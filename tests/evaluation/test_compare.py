@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from evaluation.compare import compare, regressions
-from evaluation.image_counts import read_images, save_images, stack
-from evaluation.metrics import Counts, no_counts
+from evaluation.image_counts import read_image_counts, save_image_counts, stack
+from evaluation.pixel_counts import PixelCounts, no_counts
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
-from pipeline.files import write_json
+from tests.scored import write_evaluation
 
 Right = Mapping[str, int]
 """Scene id -> how many of its 100 px of road and 100 px of sky are right."""
 
 
-def counts(right: int) -> Counts:
+def counts(right: int) -> PixelCounts:
     confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     confusion[[0, 10], [0, 10]] = right
     confusion[[0, 10], [10, 0]] = 100 - right
@@ -31,11 +32,11 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def evaluation(name: str, **domains: Right) -> Path:
         folder = tmp_path / name
         folder.mkdir()
+        images = {}
         for domain, scenes in domains.items():
             rows = [(scene, "fog" if scene < "5" else None, counts(right)) for scene, right in scenes.items()]
-            save_images(stack(rows, 2), folder, domain)
-        images = {domain: {"images": len(scenes)} for domain, scenes in domains.items()}
-        write_json(folder / "evaluation.json", {"band": 5, "domains": images})
+            images[domain] = stack(rows, 2)
+        write_evaluation(folder, images, EvaluationConfig(band=5, curve=(1,)))
         return folder
 
     return evaluation
@@ -46,14 +47,14 @@ def scenes(first: int, count: int = 9) -> dict[str, int]:
 
 
 def test_images_come_back_as_they_were_written(write: Callable[..., Path]) -> None:
-    images = read_images(write("a", fog=scenes(60), none={}), "fog")
+    images = read_image_counts(write("a", fog=scenes(60), none={}), "fog")
     assert images.ids.tolist() == [str(k) for k in range(9)] and images.conditions.tolist() == ["fog"] * 5 + [""] * 4
     assert images.confusion.dtype == np.int64 and images.confusion[3, 0, 0] == 63
     assert images.where("fog").ids.tolist() == ["0", "1", "2", "3", "4"]
     assert images.total().confusion[0, 0] == sum(range(60, 69))
-    assert read_images(write("b", none={}), "none").confusion.shape == (0, 19, 19)
+    assert read_image_counts(write("b", none={}), "none").confusion.shape == (0, 19, 19)
     with pytest.raises(UserError, match="knows no domain 'rain'"):
-        read_images(write("c", fog=scenes(60)), "rain")
+        read_image_counts(write("c", fog=scenes(60)), "rain")
 
 
 def test_only_common_domains_and_scenes_count_in_whatever_order(write: Callable[..., Path]) -> None:
@@ -94,9 +95,9 @@ def test_what_cannot_be_compared(write: Callable[..., Path], tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"holds no evaluation\.json"):
         compare([fog], [tmp_path / "nowhere"])
     relabeled = write("d", fog=scenes(60))
-    images = read_images(relabeled, "fog")
+    images = read_image_counts(relabeled, "fog")
     images.confusion[4, 0, 0] += 1
-    save_images(images, relabeled, "fog")
+    save_image_counts(images, relabeled, "fog")
     with pytest.raises(UserError, match="different label maps, for instance of scene 4"):
         compare([fog], [relabeled])
 

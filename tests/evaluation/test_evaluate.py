@@ -13,19 +13,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.image_counts import read_images
-from evaluation.inference import Predict, Prediction
+from evaluation.image_counts import read_image_counts
+from evaluation.inference import Predict, PredictedLabels
 from evaluation.parts import read_part
 from evaluation.scoring import Task, load_scorer
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import UserError
+from pipeline.files import file_stem
 from pipeline.store.manifest import file_table
 from tests.scored import read_truth, score, write_scenes
 from tests.tracks import counting, interrupted_after
 
 
-def road_everywhere(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
-    return Prediction(np.zeros(images.shape[:3], np.uint8))
+def road_everywhere(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
+    return PredictedLabels(np.zeros(images.shape[:3], np.uint8))
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -104,14 +105,14 @@ def test_an_interrupted_evaluation_scores_no_unit_twice(tmp_path: Path, monkeypa
     score(read_truth, domains, config, tmp_path / "whole")
     seen: list[object] = []
 
-    def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+    def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
         seen.extend(images[:, -1, -1])
         return read_truth(images, size)
 
     with pytest.raises(KeyboardInterrupt):
         score(noted, domains, config, tmp_path / "out", progress=interrupted_after(5))
     assert sorted(path.name for path in (tmp_path / "out/parts").iterdir()) == [
-        f"a%2Ffog-0000{k}-of-00003.npz" for k in range(3)
+        f"{file_stem('a/fog')}-0000{k}-of-00003.npz" for k in range(3)
     ]
     before, ticks = len(seen), list[object]()
     score(noted, domains, config, tmp_path / "out", progress=counting(ticks))
@@ -142,14 +143,14 @@ def test_conditions_are_scored_by_themselves(tmp_path: Path) -> None:
         score(road_everywhere, {"it": alone}, EvaluationConfig(), tmp_path / weather)
         expected = results(tmp_path / weather)["it"]
         assert acdc["conditions"][weather] == {key: expected[key] for key in acdc["conditions"][weather]}
-    images = read_images(tmp_path / "out", "acdc")
+    images = read_image_counts(tmp_path / "out", "acdc")
     assert images.ids.tolist() == [scene.id for scene in scenes]
     assert images.where("fog").confusion.sum(axis=0).tolist() == acdc["conditions"]["fog"]["confusion"]
 
 
 def test_curve_and_calibration(tmp_path: Path) -> None:
-    def confident(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
-        return Prediction(read_truth(images, size).labels, np.full(images.shape[:3], 0.95, np.float32))
+    def confident(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
+        return PredictedLabels(read_truth(images, size).labels, np.full(images.shape[:3], 0.95, np.float32))
 
     scenes = {"fog": write_scenes(tmp_path / "fog", 2), "empty": []}
     score(confident, scenes, EvaluationConfig(band=4, curve=(1, 2)), tmp_path / "out")
@@ -184,7 +185,7 @@ def test_batches_hold_images_of_one_size_and_change_nothing(tmp_path: Path) -> N
         assert batch_size == {"cpu": 1, "cuda:0": 3}[device]
         seen[device] = []
 
-        def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+        def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
             seen[device].append((len(images), size))
             return read_truth(images, size)
 
@@ -196,8 +197,9 @@ def test_batches_hold_images_of_one_size_and_change_nothing(tmp_path: Path) -> N
     assert seen["cuda:0"] == [(3, (32, 48)), (1, (32, 48)), (2, (16, 16))]
     assert seen["cpu"] == [(1, (32, 48))] * 4 + [(1, (16, 16))] * 2
     assert (tmp_path / "cpu").read_bytes() == (tmp_path / "cuda:0").read_bytes()
-    part = read_part(tmp_path / "cpu")
-    assert part.images.ids.tolist() == ["0", "1", "3", "4", "5", "6"] and part.sizes == {(16, 24), (8, 8)}
+    part = read_part(tmp_path / "cpu", [scene.id for scene in scenes], config.widths)
+    assert part is not None
+    assert part.counts.ids.tolist() == ["0", "1", "3", "4", "5", "6"] and part.sizes == {(16, 24), (8, 8)}
     assert list(part.pictures) == ["0", "1", "4"] and [item.id for item in part.skipped] == ["2"]
 
 
@@ -207,7 +209,7 @@ def test_the_cpu_computes_in_as_many_threads_as_are_wanted_with_one_core_each(tm
     running, most, inner = 0, 0, set()
     lock = Lock()
 
-    def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
+    def noted(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
         nonlocal running, most
         with lock:
             running += 1
@@ -230,8 +232,8 @@ def test_the_cpu_computes_in_as_many_threads_as_are_wanted_with_one_core_each(tm
 
 
 def test_a_segmenter_that_gives_no_numbers_is_named(tmp_path: Path) -> None:
-    def broken(images: NDArray[np.uint8], size: tuple[int, int]) -> Prediction:
-        return Prediction(road_everywhere(images, size).labels, np.full(images.shape[:3], np.nan, np.float32))
+    def broken(images: NDArray[np.uint8], size: tuple[int, int]) -> PredictedLabels:
+        return PredictedLabels(road_everywhere(images, size).labels, np.full(images.shape[:3], np.nan, np.float32))
 
     with pytest.raises(UserError, match=r"fog, scene0: .*not a number"):
         scenes = write_scenes(tmp_path / "fog", 2)

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from evaluation import transformers_models
-from evaluation.inference import Network, Prediction, input_size, input_text, predictor, sliding_logits
+from evaluation.inference import Network, PredictedLabels, input_size, input_text, predictor, sliding_logits
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.errors import UserError
@@ -37,7 +37,7 @@ def local(image: torch.Tensor) -> torch.Tensor:
 
 def run(
     network: Network, images: np.ndarray, config: EvaluationConfig, size: tuple[int, int], batch: int = 3
-) -> Prediction:
+) -> PredictedLabels:
     return predictor(network, config, CPU, batch)(images, size)
 
 
@@ -170,7 +170,7 @@ def test_a_transformers_model_sees_what_its_own_processor_gives(hub_model: Path)
     assert transformers_models.is_transformers(hub_model) and transformers_models.locate(str(hub_model)) == hub_model
     images = photos(1, 64, 96)
     with torch.inference_mode():
-        logits = transformers_models.network(hub_model, CPU)(torch.tensor(images).movedim(3, 1).float())
+        logits = transformers_models.transformers_network(hub_model, CPU)(torch.tensor(images).movedim(3, 1).float())
         model = SegformerForSemanticSegmentation.from_pretrained(hub_model).eval()
         processor = SegformerImageProcessor.from_pretrained(hub_model, do_resize=False)
         expected = model(**processor(images[0], return_tensors="pt")).logits
@@ -200,7 +200,7 @@ def test_models_that_do_not_fit_are_refused(
         config = SegformerConfig(hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, id2label=names)
         SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        transformers_models.network(tmp_path, CPU)
+        transformers_models.transformers_network(tmp_path, CPU)
     assert "\n" not in str(caught.value)
 
 

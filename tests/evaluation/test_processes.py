@@ -16,7 +16,7 @@ from PIL import Image
 
 from evaluation import evaluate as evaluation
 from evaluation.evaluate import evaluate
-from evaluation.image_counts import read_images
+from evaluation.image_counts import read_image_counts
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
@@ -55,7 +55,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads_nor_on_the_batch(
         tables.append(file_table(folder))
     torch.set_num_threads(before)
     assert tables[0] == tables[1] == tables[2]
-    assert read_images(tmp_path / "1 4", "fog").bin_pixels.sum(axis=0)[:-1].any(), "it is not sure of everything"
+    assert read_image_counts(tmp_path / "1 4", "fog").bin_pixels.sum(axis=0)[:-1].any(), "it is not sure of everything"
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ from PIL import Image
 
 from evaluation.compare import compare
 from evaluation.findings import findings, headline
-from evaluation.image_counts import read_images
+from evaluation.image_counts import read_image_counts
 from evaluation.method_rows import SCORES
 from evaluation.report import build_report
+from evaluation.report_schema import Gain, ScoreStat
 from evaluation.summary import ReportContent, summarize
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
@@ -26,15 +27,15 @@ ATTACK = "<script>alert(1)</script>"
 def least(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The least that a report is made of: one method, seed and domain, nothing else; and a hostile name."""
     folder = tmp_path_factory.mktemp("least")
-    run = replace(content.runs[0], training=None, method=ATTACK)
+    run = replace(content.models[0], training=None, method=ATTACK)
     domains = {"fog": content.domains["fog"]}
-    build_report(replace(content, name=ATTACK, runs=[run], domains=domains, generated=None, seconds={}), folder)
+    build_report(replace(content, name=ATTACK, models=[run], domains=domains, generated=None, seconds={}), folder)
     return folder
 
 
 def miou(content: ReportContent, method: str) -> np.ndarray:
     """(seeds, domains) straight from the evaluations."""
-    folders = [run.evaluation for run in content.runs if run.method == method]
+    folders = [model.evaluation for model in content.models if model.method == method]
     results = [json.loads((folder / "evaluation.json").read_text())["domains"] for folder in folders]
     return np.array([[domains[name]["miou"] for name in content.domains] for domains in results])
 
@@ -57,22 +58,23 @@ def test_report_json_holds_mean_spread_and_gain(content: ReportContent, report: 
 
 
 def test_headline_and_findings_follow_the_numbers(content: ReportContent) -> None:
-    numbers = summarize(content)
+    report = summarize(content)
     score = 100 * miou(content, "flexseg").mean()
     gain = score - 100 * miou(content, "source only").mean()
     expected = f"flexseg reaches {score:.1f} mIoU on average over 5 unseen domains, +{gain:.1f} against source only"
-    assert headline(numbers) == expected
-    first, second = findings(numbers)
+    assert report.headline == headline(report) == expected
+    assert list(report.findings) == findings(report)
+    first, second = report.findings
     assert "ahead on 5 of 5 domains" in first
     assert "3 of 3 seeds" in first
     assert "Within 5 px of another class flexseg" in second
 
 
 def test_a_baseline_that_wins_is_said_to_win(content: ReportContent) -> None:
-    numbers = summarize(replace(content, runs=list(reversed(content.runs))))
-    assert numbers["baseline"] == "flexseg"
-    assert headline(numbers).startswith("No method beats flexseg")
-    assert "generated is ahead on 0 of 5 domains, from −" in findings(numbers)[0]
+    report = summarize(replace(content, models=list(reversed(content.models))))
+    assert report.baseline == "flexseg"
+    assert report.headline.startswith("No method beats flexseg")
+    assert "generated is ahead on 0 of 5 domains, from −" in report.findings[0]
 
 
 def test_one_seed_has_no_spread_and_says_so(content: ReportContent, least: Path) -> None:
@@ -83,8 +85,8 @@ def test_one_seed_has_no_spread_and_says_so(content: ReportContent, least: Path)
     assert "One seed, so no spread is known." in page
     for absent in ("What was generated", "How training went", "Where the time went", "Does it know", "minus"):
         assert absent not in page.split("</style>")[1]
-    one_seed = findings(summarize(replace(content, runs=content.runs[:2])))
-    assert "the luck of one training is not ruled out" in one_seed[0]
+    one_seed = summarize(replace(content, models=content.models[:2]))
+    assert "the luck of one training is not ruled out" in one_seed.findings[0]
 
 
 def test_text_from_outside_is_escaped(least: Path) -> None:
@@ -123,25 +125,28 @@ def test_every_picture_is_written_as_a_file_too(report: Path) -> None:
 
 @pytest.mark.parametrize("without", [0, 2])
 def test_a_method_without_any_score_is_no_number(content: ReportContent, without: int) -> None:
-    numbers = summarize(content)
-    row = numbers["methods"][without]
-    for score in (*SCORES, "gain"):
-        nothing = {"mean": None, "spread": None, "values": [None] * 3, **dict.fromkeys(("low", "high", "p", "verdict"))}
-        row[score] = {place: dict(nothing) for place in row[score]}
-        if without == 0 and score == "gain":
-            for other in numbers["methods"]:
-                other[score] = {place: dict(nothing) for place in other[score]}
-    words = [headline(numbers), *findings(numbers)]
+    report = summarize(content)
+    nothing = {"mean": None, "spread": None, "values": (None,) * 3}
+    rows = []
+    for index, row in enumerate(report.methods):
+        lost: dict[str, object] = {}
+        if index == without:
+            lost = {score: dict.fromkeys(row.miou, ScoreStat(**nothing)) for score in SCORES}
+        if without in (0, index):
+            lost["gain"] = dict.fromkeys(row.miou, Gain(**nothing))
+        rows.append(row.model_copy(update=lost))
+    report = report.model_copy(update={"methods": tuple(rows)})
+    words = [headline(report), *findings(report)]
     assert words[0].startswith("generated reaches" if without else "flexseg reaches")
     assert ("source only has no score" in words[0]) == (without == 0)
     assert not re.search(r"nan|None|\b0\.0\b", " ".join(words))
 
 
 def test_missing_evaluations_are_one_line_errors(content: ReportContent, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="at least one evaluated run"):
-        summarize(replace(content, runs=[]))
-    with pytest.raises(UserError, match="no evaluation of flexseg"):
-        summarize(replace(content, runs=[replace(content.runs[2], evaluation=tmp_path)]))
+    with pytest.raises(UserError, match="at least one evaluated model"):
+        summarize(replace(content, models=[]))
+    with pytest.raises(UserError, match=r"holds no evaluation\.json"):
+        summarize(replace(content, models=[replace(content.models[2], evaluation=tmp_path)]))
     with pytest.raises(UserError, match=r"lacks the domains \['mars'\]"):
         summarize(replace(content, domains={**content.domains, "mars": []}))
     with pytest.raises(UserError, match=r"baseline 'ours' is no method of this report: choose one of source only, gen"):
@@ -149,39 +154,39 @@ def test_missing_evaluations_are_one_line_errors(content: ReportContent, tmp_pat
 
 
 def test_gains_carry_the_interval_and_the_verdict_of_the_paired_test(content: ReportContent) -> None:
-    numbers = summarize(content)
-    folders = {m: [run.evaluation for run in content.runs if run.method == m] for m in ("source only", "flexseg")}
+    rows = {row.name: row for row in summarize(content).methods}
+    folders = {name: [m.evaluation for m in content.models if m.method == name] for name in ("source only", "flexseg")}
     truth = compare(folders["source only"], folders["flexseg"])
-    gains = next(row["gain"] for row in numbers["methods"] if row["name"] == "flexseg")
+    gains = rows["flexseg"].gain
     for place, expected in {**truth.domains, "average": truth.mean}.items():
-        assert gains[place]["mean"] == pytest.approx(expected.difference)
-        assert (gains[place]["low"], gains[place]["high"], gains[place]["p"]) == expected[1:]
-        assert gains[place]["verdict"] == ("better" if expected.p < 0.05 else None)
-    own = numbers["methods"][0]
-    assert own["gain"]["fog"] == {"mean": 0, "spread": 0, "values": [0, 0, 0]} | dict.fromkeys(
-        ("low", "high", "p", "verdict")
-    )
-    assert own["miou"]["fog"]["low"] <= own["miou"]["fog"]["high"]
+        assert gains[place].mean == pytest.approx(expected.difference)
+        assert (gains[place].low, gains[place].high, gains[place].p) == expected[1:]
+        assert gains[place].verdict == ("better" if expected.p < 0.05 else None)
+    own = rows["source only"]
+    assert own.gain["fog"] == Gain(mean=0, spread=0, values=(0, 0, 0))
+    low, high = own.miou["fog"].low, own.miou["fog"].high
+    assert low is not None and high is not None and low <= high
 
 
 def test_baseline_can_be_chosen_and_comes_first(content: ReportContent) -> None:
-    numbers = summarize(replace(content, baseline="generated"))
-    assert [row["name"] for row in numbers["methods"]] == ["generated", "source only", "flexseg"]
+    report = summarize(replace(content, baseline="generated"))
+    assert [row.name for row in report.methods] == ["generated", "source only", "flexseg"]
     expected = miou(content, "source only").mean() - miou(content, "generated").mean()
-    assert numbers["methods"][1]["gain"]["average"]["mean"] == pytest.approx(expected)
-    assert list(numbers["confusion"]) == ["generated", "flexseg"]
+    assert report.methods[1].gain["average"].mean == pytest.approx(expected)
+    assert list(report.confusion) == report.pair == ["generated", "flexseg"]
 
 
 def test_counts_are_pooled_over_domains_and_seeds(content: ReportContent) -> None:
-    numbers = summarize(content)
+    report = summarize(content)
     for method in ("source only", "flexseg"):
-        folders = [run.evaluation for run in content.runs if run.method == method]
-        images = [read_images(folder, domain) for folder in folders for domain in content.domains]
-        assert numbers["confusion"][method] == sum(each.confusion.sum(axis=0) for each in images).tolist()
-    curve = numbers["methods"][0]["band_curve"]
-    at = curve["px"].index(numbers["band"])
-    assert curve["boundary"][at] == pytest.approx(numbers["methods"][0]["boundary_error"]["average"]["mean"])
-    assert curve["interior"][at] == pytest.approx(numbers["methods"][0]["interior_error"]["average"]["mean"])
+        folders = [model.evaluation for model in content.models if model.method == method]
+        images = [read_image_counts(folder, domain) for folder in folders for domain in content.domains]
+        summed = sum(each.confusion.sum(axis=0) for each in images)
+        np.testing.assert_array_equal(report.confusion[method], summed)
+    row = report.methods[0]
+    at = row.band_curve.px.index(report.band)
+    assert row.band_curve.boundary[at] == pytest.approx(row.boundary_error["average"].mean)
+    assert row.band_curve.interior[at] == pytest.approx(row.interior_error["average"].mean)
 
 
 def test_tables_hold_the_numbers_of_the_report(report: Path) -> None:

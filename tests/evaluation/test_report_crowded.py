@@ -5,21 +5,22 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluation import figures
-from evaluation.image_counts import read_images
-from evaluation.method_rows import Numbers
+from evaluation.image_counts import read_image_counts
 from evaluation.published import published_scores
+from evaluation.report_schema import read_report
 from evaluation.scenes import Place, image_scores, pictured, scene_groups
 from evaluation.summary import ReportContent
 
 
 @pytest.fixture(scope="module")
-def numbers(crowded_report: Path) -> Numbers:
-    content: Numbers = json.loads((crowded_report / "report.json").read_text())
+def numbers(crowded_report: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((crowded_report / "report.json").read_text())
     return content
 
 
@@ -28,7 +29,7 @@ def page(crowded_report: Path) -> str:
     return (crowded_report / "index.html").read_text().split("</style>")[1]
 
 
-def test_a_domain_without_images_stays_visible_and_has_no_score(numbers: Numbers, page: str) -> None:
+def test_a_domain_without_images_stays_visible_and_has_no_score(numbers: dict[str, Any], page: str) -> None:
     assert {(row["miou"]["bdd100k"]["mean"], row["gain"]["bdd100k"]["mean"]) for row in numbers["methods"]} == {
         (None, None)
     }
@@ -45,7 +46,7 @@ def test_a_domain_without_images_stays_visible_and_has_no_score(numbers: Numbers
     assert "on average over 2 of 3 unseen domains" in numbers["headline"]
 
 
-def test_published_rows_stand_beside_ours_and_warn_of_other_images(numbers: Numbers, page: str) -> None:
+def test_published_rows_stand_beside_ours_and_warn_of_other_images(numbers: dict[str, Any], page: str) -> None:
     ours = {row["name"]: row["miou"] for row in numbers["published"]["rows"]}
     expected = {"acdc": 0.4656, "dark_zurich": 0.2951, "bdd100k": 0.5206, "average": (0.4656 + 0.2951) / 2}
     assert ours["DAFormer + FLEX-Seg"] == pytest.approx(expected)
@@ -58,18 +59,18 @@ def test_published_scores_match_by_name_and_average_only_like_with_like() -> Non
     counts = {"ACDC": 406, "Dark Zurich": 50, "cityscapes": 500, "bdd100k": 1000, "mapillary": 2000}
     published = published_scores(counts)
     assert published is not None
-    means = {row["name"]: round(100 * row["miou"]["average"], 2) for row in published["rows"]}
+    means = {row.name: round(100 * (row.miou["average"] or 0), 2) for row in published.rows}
     assert means == {
         "DAFormer + DGInStyle": 46.47, "DAFormer + FLEX-Seg": 48.58, "HRDA + DGInStyle": 48.99, "HRDA + FLEX-Seg": 50.07
     }  # fmt: skip
-    assert published["other_counts"] == []
+    assert published.other_counts == ()
     mixed = published_scores({"cityscapes": 500, "camvid": 101})
     assert mixed is not None
-    assert mixed["rows"][0]["miou"] == {"cityscapes": pytest.approx(0.5531), "camvid": None, "average": None}
+    assert mixed.rows[0].miou == {"cityscapes": pytest.approx(0.5531), "camvid": None, "average": None}
 
 
-def test_conditions_are_scored_apart(crowded: ReportContent, numbers: Numbers, crowded_report: Path) -> None:
-    images = read_images(crowded.runs[1].evaluation, "acdc")
+def test_conditions_are_scored_apart(crowded: ReportContent, numbers: dict[str, Any], crowded_report: Path) -> None:
+    images = read_image_counts(crowded.models[1].evaluation, "acdc")
     scores = numbers["methods"][1]["conditions"]["acdc"]
     assert list(scores) == ["fog", "night"]
     for name, each in scores.items():
@@ -81,8 +82,8 @@ def test_conditions_are_scored_apart(crowded: ReportContent, numbers: Numbers, c
     assert [(row["domain"], float(row["miou"])) for row in rows] == [("acdc", scores["night"]["miou"]["mean"])]
 
 
-def test_reliability_pools_all_pixels(crowded: ReportContent, numbers: Numbers) -> None:
-    parts = [read_images(crowded.runs[1].evaluation, name) for name in ("acdc", "dark_zurich")]
+def test_reliability_pools_all_pixels(crowded: ReportContent, numbers: dict[str, Any]) -> None:
+    parts = [read_image_counts(crowded.models[1].evaluation, name) for name in ("acdc", "dark_zurich")]
     pixels, right = (sum(getattr(part, name).sum(axis=0) for part in parts) for name in ("bin_pixels", "bin_right"))
     bins = numbers["methods"][1]["calibration"]
     assert [each["pixels"] for each in bins] == pixels.tolist()
@@ -97,8 +98,10 @@ def test_no_missing_number_is_written_as_a_number(crowded_report: Path) -> None:
         assert not re.search(r"\bnan\b", (crowded_report / file).read_text(), re.IGNORECASE), file
 
 
-def test_every_method_has_a_look_of_its_own() -> None:
-    looks = figures.looks({"methods": [{"name": str(index)} for index in range(32)]})
+def test_every_method_has_a_look_of_its_own(crowded_report: Path) -> None:
+    first = read_report(crowded_report).methods[0]
+    rows = tuple(first.model_copy(update={"name": str(index)}) for index in range(32))
+    looks = figures.looks(read_report(crowded_report).model_copy(update={"methods": rows}))
     assert len(set(looks.values())) == 32
     assert len({look[:2] for look in looks.values()}) == 8
 
@@ -134,12 +137,12 @@ def test_scenes_without_a_picture_are_counted(page: str) -> None:
 
 
 def test_only_scenes_with_a_picture_are_chosen(crowded: ReportContent, tmp_path: Path) -> None:
-    run = crowded.runs[0].evaluation
+    run = crowded.models[0].evaluation
     scores = image_scores(run, crowded.domains)
     assert {domain: list(images) for domain, images in scores.items()} == {
         "acdc": ["fog_0", "fog_1", "night_0", "night_1"], "dark_zurich": ["night_0", "night_1"], "bdd100k": []
     }  # fmt: skip
-    confusion = read_images(run, "acdc").confusion[2]
+    confusion = read_image_counts(run, "acdc").confusion[2]
     assert scores["acdc"]["night_0"] == np.trace(confusion) / confusion.sum()
     (tmp_path / "predictions" / "acdc").mkdir(parents=True)
     (tmp_path / "predictions" / "acdc" / "fog_1.png").touch()

@@ -1,26 +1,319 @@
-"""The terminal's tables of a sweep."""
+"""Every table holds, under each of its headings, the report's own number (issue 11 §9, issue 16 §9); names are shown as
+they are; without a terminal nothing is cut (case 18)."""
 
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
 from rich.console import Console
+from rich.table import Table
 
-from flows.tables import methods_table
+from evaluation.bootstrap import Difference, interval
+from evaluation.compare import Comparison
+from evaluation.image_counts import ImageCounts, read_image_counts, stack
+from evaluation.pixel_counts import no_counts
+from evaluation.report_schema import BandCurve, DomainFacts, MethodRow, Report, ScoreStat
+from evaluation.schema import read_evaluation
+from flows import tables
+from flows.commands.data_check import Finding
+from flows.commands.tables import CacheRow, cache_table, data_table, plan_table, quality_table, stages_table
+from flows.commands.weights_quality import Quality, Reading
+from flows.registered_models import Verdict
+from flows.score_tables import classes_table, comparison_table, method_columns, methods_table, scores_table
+from flows.tables import Column, named_rows
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
+from pipeline.requests import Box, GenerationRequest
+from pipeline.store.artifacts import Artifact, Event
+from tests.scored import write_evaluation
+
+ODD = "[bold]d[/bold] [/] :warning: $x_{$"
+"""A name that rich would read as markup, as an error in markup, as an emoji; and matplotlib as a formula."""
 
 
-def _stat(mean: float | None, spread: float | None) -> dict[str, float | None]:
-    return {"mean": mean, "spread": spread}
+def cells(table: Table) -> list[dict[str, str]]:
+    """The rows of a table as they are drawn: what stands under each heading, read back by the places of the lines."""
+    console = Console(width=2000, file=io.StringIO(), record=True, color_system=None)
+    console.print(table)
+    lines = [line for line in console.export_text().splitlines() if line.startswith(("┃", "│"))]
+    headings, *rows = ([cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in lines)
+    assert all(len(row) == len(headings) for row in rows), "as many cells as headings"
+    return [dict(zip(headings, row, strict=True)) for row in rows]
 
 
-def test_a_table_for_each_score_with_means_and_spreads() -> None:
-    method = {
-        "name": "all",
-        "seeds": [0, 1, 2],
-        "miou": {"fog": _stat(0.123, 0.01), "snow": _stat(None, None), "average": _stat(0.2, None)},
-        "boundary_error": {"fog": _stat(0.6, 0.02), "snow": _stat(None, None), "average": _stat(0.61, 0.03)},
-        "interior_error": {"fog": _stat(0.3, 0.02), "snow": _stat(None, None), "average": _stat(0.31, 0.03)},
-    }
-    report = {"band": 2, "domains": [{"name": "fog"}, {"name": "snow"}], "methods": [method]}
-    console = Console(width=120, record=True)
-    for score in ("miou", "boundary_error", "interior_error"):
-        console.print(methods_table(report, score))
-    text = " ".join(console.export_text().split())  # titles are wrapped
-    for part in ("12.3 ± 1.0", "60.0 ± 2.0", "31.0 ± 3.0", "within 2 px", "farther than 2 px", "deviation of 3 seeds"):
-        assert part in text
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def counted(seed: int, images: int = 6) -> ImageCounts:
+    rng, rows = np.random.default_rng(seed), []
+    for k in range(images):
+        confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
+        confusion[:4, :5] = rng.integers(1, 50, (4, 5))
+        pixels = rng.integers(20, 40, 2)
+        bins = no_counts(2).bin_pixels.copy()
+        bins[9] = confusion.sum()
+        rows.append(
+            (
+                f"scene{k}",
+                None,
+                no_counts(2)._replace(
+                    confusion=confusion,
+                    ring_pixels=pixels,
+                    ring_wrong=pixels // 3,
+                    bin_pixels=bins,
+                    bin_right=bins // 2,
+                    bin_confidence=(bins * 0.62).astype(np.float64),
+                ),
+            )
+        )
+    return stack(rows, 2)
+
+
+@pytest.mark.parametrize("domains", [["fog"], ["fog", ODD], ["class", "domain", "average speed", "a" * 80]])
+def test_scores_and_classes_stand_under_their_headings(tmp_path: Path, domains: list[str]) -> None:
+    """`flexseg evaluate` printed its numbers one column off: the boundary error stood under "pixels right"."""
+    counts = {name: counted(k) for k, name in enumerate(domains)}
+    write_evaluation(tmp_path, counts, EvaluationConfig(band=5, curve=(2,)))
+    evaluation = read_evaluation(tmp_path)
+    for row, name in zip(cells(scores_table(evaluation, tmp_path)), domains, strict=True):
+        scores = evaluation.domains[name]
+        low, high = interval(read_image_counts(tmp_path, name).confusion)
+        assert scores.calibration is not None
+        assert row == {
+            "domain": name,
+            "mIoU": percent(scores.miou),
+            "95% interval": f"{percent(low)} to {percent(high)}",
+            "pixels right": percent(scores.pixel_accuracy),
+            "boundary error": percent(scores.boundary_error),
+            "interior error": percent(scores.interior_error),
+            "calibration error": percent(scores.calibration.ece),
+            "images": "6",
+            "network input": "1 × 2×2 px",
+        }
+        assert len({row[heading] for heading in list(row)[1:8]}) == 7, "numbers that differ, or nothing is shown"
+    if len({"class", *domains}) <= len(domains):
+        return  # read back by name, a domain called "class" would hide the classes
+    for train_id, row in enumerate(cells(classes_table(evaluation))):
+        expected = {name: percent(evaluation.domains[name].iou[train_id]) for name in domains}
+        assert row == {"class": CLASS_NAMES[train_id]} | expected
+
+
+def made_report(*domains: str, seeds: int = 3) -> Report:
+    """Two methods whose every number is another one."""
+    numbers = iter(np.arange(1, 999) / 1000)
+    places = [*domains, "average"]
+
+    def stats() -> dict[str, ScoreStat]:
+        spread = None if seeds == 1 else float(next(numbers)) / 10
+        return {place: ScoreStat(mean=float(next(numbers)), spread=spread, values=(0.5,) * seeds) for place in places}
+
+    def row(name: str) -> MethodRow:
+        return MethodRow(
+            name=name,
+            seeds=tuple(range(seeds)),
+            miou=stats(),
+            pixel_accuracy=dict(stats()),
+            boundary_error=dict(stats()),
+            interior_error=dict(stats()),
+            ece=dict(stats()),
+            iou={},
+            conditions={},
+            band_curve=BandCurve(px=(), boundary=(), interior=()),
+            calibration=None,
+            gain={},
+            curves=(),
+        )
+
+    return Report(
+        headline="",
+        findings=(),
+        name="r",
+        baseline="source only",
+        band=2,
+        domains=tuple(DomainFacts(name=name, images=1, scale="1", skipped=(), conditions={}) for name in domains),
+        methods=(row("source only"), row(ODD)),
+        published=None,
+        generated=None,
+        seconds={},
+        provenance={},
+        confusion={},
+    )
+
+
+@pytest.mark.parametrize("score", ["miou", "boundary_error", "interior_error"])
+@pytest.mark.parametrize(("domains", "seeds"), [(("fog",), 1), (("fog", "snow"), 3), (("a", ODD, "c" * 99), 2)])
+def test_methods_stand_beside_their_own_scores_in_the_terminal_and_in_prefect(
+    score: str, domains: tuple[str, ...], seeds: int
+) -> None:
+    report = made_report(*domains, seeds=seeds)
+    expected = []
+    for method in report.methods:
+        stats = getattr(method, score)
+        texts = {
+            place: percent(stats[place].mean) + ("" if seeds == 1 else f" ± {percent(stats[place].spread)}")
+            for place in report.places
+        }
+        expected.append({"method": method.name} | texts)
+    drawn = methods_table(report, score)
+    assert cells(drawn) == expected
+    assert named_rows(method_columns(report, score), report.methods) == expected
+    title = str(drawn.title)
+    assert ("one seed" in title) == (seeds == 1) and {"miou": "mIoU", "boundary_error": "within 2 px"}.get(
+        score, "farther than 2 px"
+    ) in title
+
+
+def test_differences_stand_under_their_headings() -> None:
+    fog, mean = Difference(0.0123, -0.004, 0.0301, 0.021), Difference(-0.02, -0.031, -0.011, 0.2)
+    nothing = Difference(*[float("nan")] * 4)
+    found = cells(comparison_table(Comparison({ODD: fog, "none": nothing}, mean, {}), "a", "b"))
+    assert found == [
+        {"domain": ODD, "difference": "+1.23", "95% interval": "-0.40 to +3.01", "p": "0.021", "verdict": "better"},
+        {"domain": "none", "difference": "-", "95% interval": "-", "p": "-", "verdict": "not significant"},
+        {
+            "domain": "mean",
+            "difference": "-2.00",
+            "95% interval": "-3.10 to -1.10",
+            "p": "0.2",
+            "verdict": "not significant",
+        },
+    ]
+
+
+def request(class_id: int, condition: str) -> GenerationRequest:
+    return GenerationRequest("id", "scene", Box(0, 0, 1, 1), class_id, condition, "prompt", 0)
+
+
+def test_planned_images_stand_under_their_condition() -> None:
+    requests = [request(11, "snow")] * 3 + [request(0, "[/]")] * 4 + [request(11, "[/]")]
+    assert cells(plan_table(requests)) == [
+        {"class": "road", "snow": "0", "[/]": "4", "all": "4", "share": "50.0%"},
+        {"class": "person", "snow": "3", "[/]": "1", "all": "4", "share": "50.0%"},
+        {"class": "all", "snow": "3", "[/]": "5", "all": "8", "share": "100.0%"},
+        {"class": "share", "snow": "37.5%", "[/]": "62.5%", "all": "100.0%", "share": "100.0%"},
+    ]
+
+
+def artifact(kind: str, key: str, seconds: float) -> Artifact:
+    return Artifact(kind, key, Path(), {"seconds": seconds})
+
+
+def test_stages_and_the_cache_stand_under_their_headings() -> None:
+    one, two, three = artifact("world", "a", 2), artifact("segmenter", "b", 60), artifact("segmenter", "c", 5)
+    history: list[tuple[Event, Artifact]] = [("cached", one), ("built", two), ("cached", three), ("cached", two)]
+    assert cells(stages_table(history)) == [
+        {"stage": "world", "built now": "0", "from the cache": "1", "time to make": "2.0 s"},
+        {"stage": "segmenter", "built now": "1", "from the cache": "1", "time to make": "1 min 05 s"},
+    ]
+    rows = [CacheRow(f"segmenter {ODD}", "0123456789abcdef99", two, ""), CacheRow("images", "k", None, "3 of 9 made")]
+    assert cells(cache_table([*rows, CacheRow("none", "k", None, "")])) == [
+        {"what": f"segmenter {ODD}", "key": "0123456789abcdef", "state": "made, took 1 min 00 s"},
+        {"what": "images", "key": "k", "state": "3 of 9 made"},
+        {"what": "none", "key": "k", "state": "to be made"},
+    ]
+
+
+def test_what_was_found_in_data_sets_stands_under_its_headings() -> None:
+    pixels = np.arange(NUM_CLASSES)
+    whole = Finding(ODD, 7, None, [(64, 128)], {"fog": 3, "[b]": 4}, pixels, [])
+    part = Finding("gta", 2, 24966, [(1, 2), (3, 4)], {}, np.zeros(NUM_CLASSES, np.int64), ["a", "b"])
+    assert cells(data_table([whole, part])) == [
+        {
+            "data set": ODD,
+            "scenes": "7",
+            "px": "128×64",
+            "conditions": "[b] 4, fog 3",
+            "labeled px": "171",
+            "classes that do not occur": "road",
+            "problems": "0",
+        },
+        {
+            "data set": "gta",
+            "scenes": "2 of 24,966",
+            "px": "2×1 to 4×3",
+            "conditions": "",
+            "labeled px": "0",
+            "classes that do not occur": "all",
+            "problems": "2",
+        },
+    ]
+
+
+def test_a_generators_quality_stands_under_its_headings() -> None:
+    def reading(first: float) -> Reading:
+        scores = {"fog": first + 0.01, "night": None}
+        return Reading(
+            miou=first,
+            iou={},
+            boundary_error=0.5,
+            interior_error=0.4,
+            miou_by_condition=scores,
+            weather_accuracy=first + 0.1,
+            weather_accuracy_by_condition={"fog": first + 0.2},
+        )
+
+    found = cells(quality_table(Quality(
+        images=9, oracle_scenes=1, weather_images=1, generated=reading(0.2), true=reading(0.5), miou_ratio=0.4
+    )))  # fmt: skip
+    assert [tuple(row.values()) for row in found] == [
+        ("oracle's mIoU", "all", "20.0", "50.0"),
+        ("oracle's mIoU", "fog", "21.0", "51.0"),
+        ("oracle's mIoU", "night", "-", "-"),
+        ("weather classifier", "all", "30.0", "60.0"),
+        ("weather classifier", "fog", "40.0", "70.0"),
+    ]
+    assert list(found[0]) == ["read by", "of", "generated", "true"]
+
+
+def test_verdicts_on_models_stand_under_their_headings() -> None:
+    from flows.server.pages import VERDICT_COLUMNS
+
+    verdicts = [Verdict("a", True, [], 0.123, -0.0045, "0123456789abcdefgh"), Verdict(ODD, False, ["no"])]
+    assert named_rows(VERDICT_COLUMNS, verdicts) == [
+        {
+            "model": "a",
+            "verdict": "passed",
+            "mIoU": "12.3",
+            "against baseline": "-0.45",
+            "evaluation": "0123456789abcdef",
+        },
+        {"model": ODD, "verdict": "FAILED", "mIoU": "-", "against baseline": "-", "evaluation": "-"},
+    ]
+
+
+def test_two_columns_of_one_name_are_no_rows() -> None:
+    columns = [Column[str]("method", str), Column[str]("method", str.upper)]
+    with pytest.raises(ValueError, match="one heading"):
+        named_rows(columns, ["a"])
+    assert tables.table("", columns, ["a"]).row_count == 1
+
+
+@pytest.mark.parametrize("width", ["40", "80", None])
+def test_without_a_terminal_nothing_is_cut_or_folded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: str | None
+) -> None:
+    """Case 18: a log had its tables cut to 80 columns, with two columns called "bound" and "inter"."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", width)
+    report = made_report("own-photographs-of-the-winter", "a data set with a long name", ODD)
+    tables.console().print(methods_table(report))
+    tables.console().print(f"Report: {'x' * 300} {ODD}")
+    printed = capsys.readouterr().out
+    for name in (*report.places, *(method.name for method in report.methods)):
+        assert name in printed
+    assert "…" not in printed and f"{'x' * 300} {ODD}\n" in printed
+
+
+def test_on_a_narrow_terminal_cells_are_folded_and_not_cut() -> None:
+    report = made_report("own-photographs-of-the-winter", "snow")
+    console = Console(width=44, file=io.StringIO(), record=True, color_system=None)
+    console.print(methods_table(report))
+    text = console.export_text()
+    letters = "".join(
+        line.strip("┃│").replace("┃", "│").split("│")[1].strip() for line in text.splitlines() if "┃" in line
+    )
+    assert "…" not in text and letters == "own-photographs-of-the-winter"

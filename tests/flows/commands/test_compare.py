@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from evaluation.image_counts import save_images, stack
-from evaluation.metrics import no_counts
+from evaluation.image_counts import stack
+from evaluation.pixel_counts import no_counts
 from flows.cli import app
 from flows.comparison import evaluations
+from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
+from tests.scored import write_evaluation
 
 SCENES = 9
 
@@ -35,8 +37,7 @@ def evaluated(store: ArtifactStore) -> Callable[[int], Artifact]:
                 confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
                 confusion[0, :2] = right + k, 100 - right - k
                 rows.append((f"scene{k}", None, no_counts(1)._replace(confusion=confusion)))
-            save_images(stack(rows, 1), folder, "fog")
-            write_json(folder / "evaluation.json", {"band": 5, "domains": {"fog": {"images": SCENES}}})
+            write_evaluation(folder, {"fog": stack(rows, 1)}, EvaluationConfig(band=5, curve=()))
 
         return store.get_or_build(Stage("evaluation", 2), {"right": right}, {}, build)
 
