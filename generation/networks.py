@@ -1,15 +1,11 @@
 """The tiny generator's networks, built from nothing: Stable Diffusion's parts at toy-town scale."""
 
-import json
-import re
-from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
-from tokenizers import Tokenizer, models, trainers
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from generation.weights.words import learn_vocabulary
 from pipeline.config.weights import PriorTraining, VaeTraining
 from pipeline.data.labels import NUM_CLASSES
 
@@ -91,23 +87,11 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def build_tokenizer(folder: Path, texts: list[str]) -> CLIPTokenizer:
-    """Write a CLIP tokenizer in which every word of `texts` is one token into `folder`, and load it from there.
-
-    The merges are learned on all words together: merges made word by word collide.
-    """
-    words = sorted({word for text in texts for word in re.findall(r"[a-z]+|[^\sa-z]", text.lower())})
-    alphabet = sorted(ByteLevel.alphabet())
-    learned = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trainer = trainers.BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
-    learned.train_from_iterator(words, trainer)
-    merges: Any = [tuple(merge) for merge in json.loads(learned.to_str())["model"]["merges"]]
-    tokens = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(merge) for merge in merges]
-    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS).save_pretrained(folder)
-    return CLIPTokenizer.from_pretrained(folder)
+def build_tokenizer(texts: list[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer in which every word of `texts` is one token, the same for the same texts."""
+    vocabulary = learn_vocabulary(texts)
+    merges: Any = vocabulary.merges
+    return CLIPTokenizer(vocab=vocabulary.numbers, merges=merges, model_max_length=MAX_TOKENS)
 
 
 def build_text_encoder(config: PriorTraining, tokenizer: CLIPTokenizer) -> CLIPTextModel:

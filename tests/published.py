@@ -32,7 +32,8 @@ def tiny_unet(width: int = WIDTH) -> UNet2DConditionModel:
 
 def write_prior(folder: Path) -> Path:
     """VAE (factor 8), text encoder, tokenizer, U-Net (epsilon) and PNDM scheduler, as SD 1.5's repository has them."""
-    tokenizer = build_tokenizer(folder / "tokenizer", ["A city street scene with, in weather.", *CLASS_NAMES])
+    tokenizer = build_tokenizer(["A city street scene with, in weather.", *CLASS_NAMES])
+    tokenizer.save_pretrained(folder / "tokenizer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AutoencoderKL(

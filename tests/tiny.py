@@ -26,7 +26,7 @@ def write_tiny_generator(folder: Path) -> Path:
     prior_config = PriorTraining(steps=1, learning_rate=1e-3, channels=(8, 16), text_layers=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = build_tokenizer(folder / "tokenizer", [PROMPT_WORDS, *CLASS_NAMES])
+        tokenizer = build_tokenizer([PROMPT_WORDS, *CLASS_NAMES])
         unet = build_unet(prior_config, vae_config.latent_channels, (8, 16))
         controlnet = build_controlnet(unet, len(vae_config.channels))
         embedding = controlnet.controlnet_cond_embedding.conv_out

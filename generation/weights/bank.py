@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from generation.weights.checkpoints import keep, kept
 from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.toytown import Rendering, render_prior, render_source
@@ -37,22 +39,19 @@ def load_bank(
     path: Path, world: str, seed: int, count: int, size: tuple[int, int], *, progress: Track = silent
 ) -> Bank:
     """The first `count` renders of `world` ("prior" or "source"), read from `path` or rendered and kept there."""
-    if not path.exists():
-        renders: list[Rendering] = []
-        with ProcessPoolExecutor(os.cpu_count()) as workers:
-            arrivals = workers.map(partial(WORLDS[world], seed, size=size), range(count), chunksize=16)
-            renders.extend(progress(arrivals, total=count, description=f"Rendering the {world} bank"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_suffix(".partial.npz")
-        np.savez(
-            partial_path,
-            images=np.stack([render.image for render in renders]),
-            labels=np.stack([render.label for render in renders]),
-            weathers=np.array([render.weather for render in renders]),
+    stored = kept(path, f"rendering the {world} bank")
+    if stored is not None:
+        return Bank(
+            *(stored.tensors[name].numpy() for name in ("images", "labels")), np.array(stored.values["weathers"])
         )
-        partial_path.replace(path)
-    with np.load(path) as stored:
-        return Bank(stored["images"], stored["labels"], stored["weathers"])
+    renders: list[Rendering] = []
+    with ProcessPoolExecutor(os.cpu_count()) as workers:
+        arrivals = workers.map(partial(WORLDS[world], seed, size=size), range(count), chunksize=16)
+        renders.extend(progress(arrivals, total=count, description=f"Rendering the {world} bank"))
+    images, labels = (np.stack([getattr(render, name) for render in renders]) for name in ("image", "label"))
+    weathers = [render.weather for render in renders]
+    keep(path, {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}, {"weathers": weathers})
+    return Bank(images, labels, np.array(weathers))
 
 
 class CropSampler:

@@ -20,8 +20,8 @@ from generation.loading import load
 from generation.networks import build_controlnet
 from generation.weights.bank import CAPTION, class_names
 from generation.weights.diffusion import Text, decode, diffusion_loss, draw_noise, sample, save_sheet
-from generation.weights.fit import Part, fit
-from generation.weights.output import initialization, publish
+from generation.weights.loop import MicroBatch, train_network
+from generation.weights.output import TRAINING, initialization, publish, published
 from pipeline.config.weights import FineTuning, WeightsConfig
 from pipeline.data.pictures import colorize
 from pipeline.seeding import derive_seed
@@ -50,7 +50,7 @@ class Prior:
 class Examples(NamedTuple):
     """Crops of source images: latents (B, L, h, w) on the device, label maps (B, H, W) uint8."""
 
-    part: Part
+    batch: MicroBatch
     latents: Tensor
     labels: np.ndarray
 
@@ -58,8 +58,8 @@ class Examples(NamedTuple):
 class World(Protocol):
     """Where examples come from."""
 
-    def examples(self, name: str, tuning: FineTuning, parts: Sequence[Part]) -> Iterable[Examples]:
-        """One `Examples` per part of the training `name`, in order."""
+    def examples(self, name: str, tuning: FineTuning, batches: Sequence[MicroBatch]) -> Iterable[Examples]:
+        """One `Examples` per micro-batch of the training `name`, in order."""
         ...
 
 
@@ -82,7 +82,7 @@ class FineTuner:
 
     def run(self) -> None:
         """Both trainings."""
-        if not (self.folder / CONTROLNET).exists():
+        if not published(self.folder / CONTROLNET):
             publish(self.train_controlnet(self.source_unet()), self.folder / CONTROLNET)
 
     def source_unet(self) -> UNet2DConditionModel:
@@ -92,7 +92,7 @@ class FineTuner:
             folder = network_folder(tuning, "unet", "weights.source")
         else:
             folder = self.folder / SOURCE_UNET
-            if not folder.exists():
+            if not published(folder):
                 publish(self.train_source(tuning), folder)
         return load(UNet2DConditionModel, folder).to(self.device)
 
@@ -104,7 +104,7 @@ class FineTuner:
         def loss(network: nn.Module, examples: Examples) -> Tensor:
             return self.loss("source", tuning, network, examples, empty.repeat(len(examples.latents), 1, 1))
 
-        self.fit("source", tuning, unet, loss)
+        self.train("source", tuning, unet, loss)
         return unet
 
     def train_controlnet(self, source_unet: UNet2DConditionModel) -> ControlNetModel:
@@ -124,10 +124,10 @@ class FineTuner:
             text = self.prior.text.embed(prompts)
             return self.loss("controlnet", tuning, source_unet, examples, text, (network, condition))
 
-        self.fit("controlnet", tuning, controlnet, loss, lambda path: self.preview(controlnet, path))
+        self.train("controlnet", tuning, controlnet, loss, lambda path: self.preview(controlnet, path))
         return controlnet
 
-    def fit(
+    def train(
         self,
         name: str,
         tuning: FineTuning,
@@ -138,12 +138,12 @@ class FineTuner:
         """Train `network` on the world's examples for `name`."""
         if tuning.gradient_checkpointing:
             network.enable_gradient_checkpointing()
-        fit(
+        train_network(
             network,
-            lambda parts: self.world.examples(name, tuning, parts),
+            lambda batches: self.world.examples(name, tuning, batches),
             loss,
             tuning,
-            self.folder / "training" / name,
+            self.folder / TRAINING / name,
             accelerator=self.accelerator,
             preview=preview,
             progress=self.progress,
@@ -158,19 +158,19 @@ class FineTuner:
         text: Tensor,
         control: tuple[nn.Module, Tensor] | None = None,
     ) -> Tensor:
-        """The diffusion loss of one part. Noise is drawn for the whole batch: how it is divided makes no difference."""
-        seed = derive_seed("weights", self.config.seed, name, "noise", examples.part.step)
+        """The diffusion loss of one micro-batch. Noise is drawn for the whole batch, however it is divided."""
+        seed = derive_seed("weights", self.config.seed, name, "noise", examples.batch.step)
         shape = (tuning.batch_size, *examples.latents.shape[1:])
         timesteps, noise = draw_noise(self.prior.scheduler, seed, shape)
-        drawn = timesteps[examples.part.rows], noise[examples.part.rows]
+        drawn = timesteps[examples.batch.rows], noise[examples.batch.rows]
         return diffusion_loss(unet, self.prior.scheduler, examples.latents, text, drawn, control)
 
     def preview(self, controlnet: ControlNetModel, path: Path) -> None:
         """One PNG: label maps, then the prior's images on them, one row per weather."""
         prior = load(UNet2DConditionModel, self.prior.unet).to(self.device)
         tuning = self.config.controlnet
-        part = Part(-1, slice(0, min(PREVIEWS, tuning.batch_size)))
-        (examples,) = self.world.examples("controlnet", tuning, [part])
+        first = MicroBatch(-1, slice(0, min(PREVIEWS, tuning.batch_size)))
+        (examples,) = self.world.examples("controlnet", tuning, [first])
         columns = []
         for label in examples.labels:
             prompts = [CAPTION.format(classes=class_names(label), weather=weather) for weather in WEATHERS]

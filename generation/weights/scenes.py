@@ -14,7 +14,7 @@ from generation.crops import shrink, shrunk_size
 from generation.weights.bank import RARE_CLASS_TEMPERATURE
 from generation.weights.diffusion import to_tensor
 from generation.weights.finetune import Examples
-from generation.weights.fit import Part
+from generation.weights.loop import MicroBatch
 from pipeline.config.weights import FineTuning, WeightsConfig
 from pipeline.data.datasets import Scene, load_image, load_label
 from pipeline.data.image_files import image_size
@@ -42,20 +42,22 @@ class SceneWorld:
         self._config, self._scenes, self._pixels, self._vae = config, scenes, pixels, vae
         self._workers = loader_workers
 
-    def examples(self, name: str, tuning: FineTuning, parts: Sequence[Part]) -> Iterator[Examples]:
-        """One `Examples` per part. Which crop a row gets follows from the seed, `name`, the step and the row."""
+    def examples(self, name: str, tuning: FineTuning, batches: Sequence[MicroBatch]) -> Iterator[Examples]:
+        """One `Examples` per micro-batch. Which crop a row gets follows from the seed, `name`, the step and the row."""
         device, dtype = self._vae.device, DTYPES.get(self._config.precision)
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             Crops(self._config, tuning, name, self._scenes, self._pixels),
-            batch_sampler=[[(part.step, row) for row in range(part.rows.start, part.rows.stop)] for part in parts],
+            batch_sampler=[
+                [(batch.step, row) for row in range(batch.rows.start, batch.rows.stop)] for batch in batches
+            ],
             num_workers=self._workers,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # the loader draws nothing that matters, but would advance the global one
         )
-        for part, (images, labels) in zip(parts, loader, strict=True):
+        for batch, (images, labels) in zip(batches, loader, strict=True):
             with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
                 posterior = self._vae.encode(to_tensor(images.numpy()).to(device)).latent_dist
-            yield Examples(part, posterior.mode().float() * self._vae.config.scaling_factor, labels.numpy())
+            yield Examples(batch, posterior.mode().float() * self._vae.config.scaling_factor, labels.numpy())
 
 
 class Crops(Dataset[Any]):

@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from generation.loading import load, load_tokenizer
 from generation.networks import build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
 from generation.weights.bank import CAPTION, PLAIN_CAPTION, Bank, CropSampler, captions, cut, load_bank
+from generation.weights.checkpoints import keep, kept
 from generation.weights.diffusion import (
     Text,
     decode,
@@ -27,8 +28,8 @@ from generation.weights.diffusion import (
     to_tensor,
 )
 from generation.weights.finetune import Examples, Prior
-from generation.weights.fit import Part, fit
-from generation.weights.output import initialization, publish
+from generation.weights.loop import MicroBatch, train_network
+from generation.weights.output import BANK, TRAINING, initialization, publish, published
 from pipeline.config.weights import FineTuning, WeightsConfig
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.seeding import derive_seed, generator
@@ -61,11 +62,11 @@ class ToyPrior:
         """The finished prior, and the source's renders to fine-tune it on."""
         prior = self.bank("prior", self.scratch.prior_images)
         source = self.bank("source", self.scratch.source_images)
-        if not (self.folder / "vae").exists():
+        if not published(self.folder / "vae"):
             publish(self.train_vae(prior, source), self.folder / "vae")
         vae = load(AutoencoderKL, self.folder / "vae").to(self.device)
         prior_latents, source_latents = self.latents("prior", vae, prior), self.latents("source", vae, source)
-        if not (self.folder / "unet").exists():
+        if not published(self.folder / "unet"):
             unet, text = self.train_prior(vae, prior, prior_latents)
             publish(text.encoder, self.folder / "text_encoder")
             publish(unet, self.folder / "unet")
@@ -76,25 +77,29 @@ class ToyPrior:
 
     def bank(self, world: str, count: int) -> Bank:
         """Renders of `world`, rendered once per folder."""
-        path = self.folder / "bank" / f"{world}.npz"
+        path = self.folder / BANK / f"{world}.json"
         return load_bank(path, world, self.config.seed, count, self.scratch.size, progress=self.progress)
 
     def latents(self, world: str, vae: AutoencoderKL, bank: Bank) -> np.ndarray:
         """The bank's latents (N, h, w, L), encoded once per folder."""
-        path = self.folder / "bank" / f"{world}-latents.npy"
-        if not path.exists():
-            np.save(path.with_suffix(".partial.npy"), encode(vae, bank.images))
-            path.with_suffix(".partial.npy").replace(path)
-        return np.load(path)
+        path = self.folder / BANK / f"{world}-latents.json"
+        stored = kept(path, f"encoding the {world} bank")
+        if stored is None:
+            latents = encode(vae, bank.images)
+            keep(path, {"latents": torch.from_numpy(latents)}, {})
+            return latents
+        return stored.tensors["latents"].numpy()
 
-    def fit(self, name: str, network: Any, loss: Callable[[Part], Tensor], preview: Callable[[Path], None]) -> None:
+    def train(
+        self, name: str, network: Any, loss: Callable[[MicroBatch], Tensor], preview: Callable[[Path], None]
+    ) -> None:
         """Train `network`; the config's section of that name says how."""
-        fit(
+        train_network(
             network,
-            lambda parts: parts,
-            lambda _, part: loss(part),  # one process: nothing is wrapped
+            lambda batches: batches,
+            lambda _, batch: loss(batch),  # one process: nothing is wrapped
             getattr(self.scratch, name),
-            self.folder / "training" / name,
+            self.folder / TRAINING / name,
             accelerator=self.accelerator,
             preview=preview,
             progress=self.progress,
@@ -113,11 +118,11 @@ class ToyPrior:
             places = np.column_stack([rng.integers(len(images), size=config.batch_size), corners])
             return to_tensor(cut(images, places, (config.crop, config.crop), 1)).to(vae.device)
 
-        def loss(part: Part) -> Tensor:
-            pixels = crops(generator("weights", self.config.seed, "vae", part.step))[part.rows]
+        def loss(batch: MicroBatch) -> Tensor:
+            pixels = crops(generator("weights", self.config.seed, "vae", batch.step))[batch.rows]
             posterior = vae.encode(pixels).latent_dist
-            rng = torch.Generator().manual_seed(derive_seed("weights", self.config.seed, "vae noise", part.step))
-            noise = torch.randn((config.batch_size, *posterior.mean.shape[1:]), generator=rng)[part.rows]
+            rng = torch.Generator().manual_seed(derive_seed("weights", self.config.seed, "vae noise", batch.step))
+            noise = torch.randn((config.batch_size, *posterior.mean.shape[1:]), generator=rng)[batch.rows]
             decoded = vae.decode(posterior.mean + posterior.std * noise.to(vae.device)).sample
             divergence = posterior.kl().mean() / posterior.mean[0].numel()  # per latent value
             return reconstruction_loss(decoded, pixels, config.gradient) + config.kl * divergence
@@ -129,22 +134,24 @@ class ToyPrior:
             pixels = to_tensor(examples).to(vae.device)
             save_sheet(path, [examples, to_images(vae.decode(vae.encode(pixels).latent_dist.mode()).sample)])
 
-        self.fit("vae", vae, loss, preview)
+        self.train("vae", vae, loss, preview)
         normalize_latents(vae, encode(vae, images[:: max(len(images) // 400, 1)]))
         return vae
 
     def train_prior(self, vae: AutoencoderKL, bank: Bank, latents: np.ndarray) -> tuple[UNet2DConditionModel, Text]:
         """The prior U-Net, and the text encoder that learns with it."""
         config = self.scratch.prior
-        tokenizer = build_tokenizer(self.folder / "tokenizer", [CAPTION, PLAIN_CAPTION, *CLASS_NAMES, *WEATHERS])
+        if not published(self.folder / "tokenizer"):
+            publish(build_tokenizer([CAPTION, PLAIN_CAPTION, *CLASS_NAMES, *WEATHERS]), self.folder / "tokenizer")
+        tokenizer = load_tokenizer(CLIPTokenizer, self.folder / "tokenizer")
         with initialization(self.config.seed, "prior"):
             encoder = build_text_encoder(config, tokenizer)
             unet = build_unet(config, self.scratch.vae.latent_channels, self.cells)
         text = Text(tokenizer, encoder)
         sampler = CropSampler(bank, self.config.crop, self.cell, config.rare_share)
 
-        def loss(part: Part) -> Tensor:
-            rng = generator("weights", self.config.seed, "prior", part.step)
+        def loss(batch: MicroBatch) -> Tensor:
+            rng = generator("weights", self.config.seed, "prior", batch.step)
             places = sampler.draw(config.batch_size, rng)
             kinds = rng.random(config.batch_size)
             plain = kinds < config.empty_share + config.plain_share
@@ -152,10 +159,10 @@ class ToyPrior:
             prompts = captions(cut(bank.labels, places, self.config.crop, self.cell), named)
             prompts = ["" if kind < config.empty_share else prompt for kind, prompt in zip(kinds, prompts, strict=True)]
             crops = channels_first(cut(latents, places, self.cells, 1)).to(self.device)
-            seed = derive_seed("weights", self.config.seed, "prior", "noise", part.step)
-            timesteps, noise = (drawn[part.rows] for drawn in draw_noise(self.scheduler, seed, crops.shape))
-            embeddings = text.embed(prompts[part.rows])
-            return diffusion_loss(unet, self.scheduler, crops[part.rows], embeddings, (timesteps, noise))
+            seed = derive_seed("weights", self.config.seed, "prior", "noise", batch.step)
+            timesteps, noise = (drawn[batch.rows] for drawn in draw_noise(self.scheduler, seed, crops.shape))
+            embeddings = text.embed(prompts[batch.rows])
+            return diffusion_loss(unet, self.scheduler, crops[batch.rows], embeddings, (timesteps, noise))
 
         def preview(path: Path) -> None:
             scene = "road, sidewalk, building, pole, vegetation, sky, person, car"
@@ -164,7 +171,7 @@ class ToyPrior:
             images = decode(vae, sample(unet, self.scheduler, text, prompts, shape, guidance=GUIDANCE))
             save_sheet(path, [images[0::2], images[1::2]])
 
-        self.fit("prior", nn.ModuleDict({"unet": unet, "text_encoder": encoder}), loss, preview)
+        self.train("prior", nn.ModuleDict({"unet": unet, "text_encoder": encoder}), loss, preview)
         return unet, text
 
 
@@ -174,16 +181,16 @@ class BankWorld:
     def __init__(self, config: WeightsConfig, bank: Bank, latents: np.ndarray, cell: int, device: torch.device) -> None:
         self._config, self._bank, self._latents, self._cell, self._device = config, bank, latents, cell, device
 
-    def examples(self, name: str, tuning: FineTuning, parts: Sequence[Part]) -> Iterator[Examples]:
-        """One `Examples` per part; the crops of a step are drawn together."""
+    def examples(self, name: str, tuning: FineTuning, batches: Sequence[MicroBatch]) -> Iterator[Examples]:
+        """One `Examples` per micro-batch; the crops of a step are drawn together."""
         crop = self._config.crop
         sampler = CropSampler(self._bank, crop, self._cell, tuning.rare_share)
-        for part in parts:
-            rng = generator("weights", self._config.seed, name, part.step)
-            places = sampler.draw(tuning.batch_size, rng)[part.rows]
+        for batch in batches:
+            rng = generator("weights", self._config.seed, name, batch.step)
+            places = sampler.draw(tuning.batch_size, rng)[batch.rows]
             latents = cut(self._latents, places, (crop[0] // self._cell, crop[1] // self._cell), 1)
             labels = cut(self._bank.labels, places, crop, self._cell)
-            yield Examples(part, channels_first(latents).to(self._device), labels)
+            yield Examples(batch, channels_first(latents).to(self._device), labels)
 
 
 def channels_first(latents: np.ndarray) -> Tensor:

@@ -1,6 +1,7 @@
 """A generator's trainings in order: the prior, from nothing or published, then source U-Net and ControlNet."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from generation.folders import Folders
 from generation.loading import load, load_scheduler, load_tokenizer
 from generation.weights.diffusion import Text
 from generation.weights.finetune import CONTROLNET, FineTuner, Prior
-from generation.weights.output import claim
+from generation.weights.output import claim, forget_paths, remove_unneeded
 from generation.weights.scenes import SceneWorld, check_scenes
 from generation.weights.scratch import ToyPrior
 from pipeline.config.machine import Machine
@@ -24,6 +25,7 @@ from pipeline.errors import UserError
 from pipeline.work.devices import device_of
 from pipeline.work.progress import Track, silent
 
+INDEX = "model_index.json"
 GUIDANCE = 7.5  # of previews with a published prior
 
 
@@ -37,12 +39,19 @@ def train_from_scratch(config: WeightsConfig, folder: Path, *, machine: Machine,
     if accelerator().num_processes > 1:
         raise UserError("training from scratch runs in one process: start it without torchrun or accelerate launch")
     claim(folder, config)
-    if (folder / "model_index.json").exists():  # written last
+    if (folder / INDEX).exists():  # written last
+        remove_unneeded(folder)
         return
     toy = ToyPrior(config, folder, accelerator=accelerator, progress=progress)
     prior, world = toy.run()
     FineTuner(config, prior, world, folder, accelerator=accelerator, progress=progress).run()
-    StableDiffusionControlNetPipeline(
+    assemble(prior, folder)
+    remove_unneeded(folder)
+
+
+def assemble(prior: Prior, folder: Path) -> None:
+    """Add to the networks in `folder` what makes it a pipeline's: scheduler, ControlNet and, last, the model index."""
+    pipeline = StableDiffusionControlNetPipeline(
         vae=prior.vae,
         text_encoder=prior.text.encoder,
         tokenizer=prior.text.tokenizer,
@@ -52,7 +61,16 @@ def train_from_scratch(config: WeightsConfig, folder: Path, *, machine: Machine,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder)
+    )
+    partial = folder / "pipeline.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    pipeline.save_pretrained(partial)
+    forget_paths(partial)
+    for name in ("scheduler", "controlnet"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (partial / name).rename(folder / name)
+    (partial / INDEX).rename(folder / INDEX)
+    shutil.rmtree(partial)
 
 
 def fine_tune(
@@ -78,7 +96,8 @@ def fine_tune(
             " --nproc-per-node, on a CPU with ACCELERATE_USE_CPU=true"
         )
     claim(folder, config)
-    if (folder / CONTROLNET).exists():
+    if (folder / CONTROLNET).exists():  # written last
+        remove_unneeded(folder)
         return
     vae = load(AutoencoderKL, folders["vae"]).to(run.device)
     unet = UNet2DConditionModel.load_config(folders["unet"], local_files_only=True)
@@ -89,6 +108,7 @@ def fine_tune(
     prior = Prior(folders["unet"], vae, text, load_scheduler(folders["scheduler"], ddim=True), GUIDANCE)
     world = SceneWorld(config, scenes, pixels, vae, loader_workers=machine.loader_workers)
     FineTuner(config, prior, world, folder, accelerator=accelerator, progress=progress).run()
+    remove_unneeded(folder)
 
 
 def _accelerator(config: WeightsConfig, machine: Machine) -> Callable[[], Accelerator]:

@@ -24,7 +24,7 @@ class GeneratorParts(Section):
     """Another U-Net than the prior's. The source U-Net here turns style swap off."""
 
 
-class Fit(Section):
+class NetworkTraining(Section):
     """One training: AdamW whose learning rate warms up linearly over `warmup` steps."""
 
     steps: Positive
@@ -51,7 +51,7 @@ class Fit(Section):
         return self
 
 
-class VaeTraining(Fit):
+class VaeTraining(NetworkTraining):
     """Image autoencoder: L1 + MSE + `gradient` x L1 of the image gradients + `kl` x KL per latent value."""
 
     channels: tuple[Positive, ...] = (24, 48, 64)
@@ -62,7 +62,7 @@ class VaeTraining(Fit):
     kl: Annotated[float, Field(ge=0)] = 1e-3
 
 
-class PriorTraining(Fit):
+class PriorTraining(NetworkTraining):
     """Text-conditional latent diffusion on the prior's world, with its text encoder."""
 
     channels: tuple[Positive, ...] = (64, 96, 128)
@@ -87,7 +87,7 @@ class Scratch(Section):
     prior: PriorTraining
 
 
-class FineTuning(Fit):
+class FineTuning(NetworkTraining):
     """Diffusion training that starts from a prior: of the source U-Net, of the ControlNet."""
 
     rare_share: Share = 0.5

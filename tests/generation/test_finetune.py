@@ -23,11 +23,11 @@ from generation.folders import NETWORK_FILES, Folders, prior_folders, weights_fo
 from generation.loading import load, load_scheduler, load_tokenizer
 from generation.networks import build_controlnet
 from generation.weights import finetune as finetune_module
-from generation.weights import fit as fit_module
+from generation.weights import loop as loop_module
 from generation.weights import train as train_module
 from generation.weights.diffusion import Text, draw_noise, sample
 from generation.weights.finetune import CONTROLNET, SOURCE_UNET, Examples, FineTuner, Prior
-from generation.weights.fit import Part, Training
+from generation.weights.loop import MicroBatch, Training
 from generation.weights.output import initialization
 from generation.weights.scenes import SceneWorld
 from generation.weights.train import fine_tune
@@ -55,7 +55,7 @@ def config(**changes: Any) -> WeightsConfig:
 def short_previews() -> Iterator[None]:
     """One preview per training, of one denoising step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "PREVIEWS", 1)
+        patch.setattr(loop_module, "PREVIEWS", 1)
         patch.setattr(finetune_module, "sample", partial(sample, steps=1))
         yield
 
@@ -170,8 +170,8 @@ def test_two_parts_have_the_gradients_of_one_batch(prior: Folders, scenes: list[
         tuner = tuner_of(prior, scenes, config(source=tuning), tmp_path)
         unet = load(UNet2DConditionModel, prior["unet"]).requires_grad_(True)
         training = Training(unet, tuning, tmp_path / "source", Accelerator(cpu=True))
-        parts = list(training.parts())
-        assert len(parts) == accumulation
+        batches = list(training.micro_batches())
+        assert len(batches) == accumulation
         seen: list[torch.Tensor] = []
         training.run.clip_grad_norm_ = lambda parameters, _: seen.extend(p.grad.clone() for p in parameters)
         text = tuner.prior.text.embed([""])
@@ -179,7 +179,7 @@ def test_two_parts_have_the_gradients_of_one_batch(prior: Folders, scenes: list[
         def loss(network: Any, examples: Examples) -> torch.Tensor:
             return tuner.loss("source", tuning, network, examples, text.repeat(len(examples.latents), 1, 1))
 
-        training.step(iter(tuner.world.examples("source", tuning, parts)), loss)
+        training.step(iter(tuner.world.examples("source", tuning, batches)), loss)
         return seen
 
     one, two = gradients(1), gradients(2)
@@ -199,7 +199,7 @@ def tuner_of(prior: Folders, scenes: list[Scene], settings: WeightsConfig, folde
 def test_the_loss_is_that_of_the_usual_script(prior: Folders, scenes: list[Scene], tmp_path: Path) -> None:
     settings = config()
     tuner = tuner_of(prior, scenes, settings, tmp_path)
-    (examples,) = tuner.world.examples("controlnet", settings.controlnet, [Part(0, slice(0, 2))])
+    (examples,) = tuner.world.examples("controlnet", settings.controlnet, [MicroBatch(0, slice(0, 2))])
     unet = load(UNet2DConditionModel, prior["unet"])
     text = tuner.prior.text.embed(["road sky"] * 2)
     ours = tuner.loss("controlnet", settings.controlnet, unet, examples, text)
@@ -213,7 +213,7 @@ def test_the_loss_is_that_of_the_usual_script(prior: Folders, scenes: list[Scene
 def test_training_lowers_the_loss_of_a_fixed_batch(prior: Folders, scenes: list[Scene], tmp_path: Path) -> None:
     tuning = FineTuning(**{**TUNING, "steps": 30, "learning_rate": 3e-3, "rare_share": 0.0, "height": 32})
     tuner = tuner_of(prior, scenes, config(source=tuning), tmp_path)
-    fixed = list(tuner.world.examples("fixed", tuning, [Part(step, slice(0, 2)) for step in range(6)]))
+    fixed = list(tuner.world.examples("fixed", tuning, [MicroBatch(step, slice(0, 2)) for step in range(6)]))
     text = tuner.prior.text.embed([""]).repeat(2, 1, 1)
 
     @torch.no_grad()
@@ -252,7 +252,7 @@ def test_two_processes_and_half_precision(
         "from functools import partial\n"
         "from pathlib import Path\n"
         "from generation.folders import prior_folders\n"
-        "from generation.weights import finetune, fit\n"
+        "from generation.weights import finetune, loop\n"
         "from generation.weights.train import fine_tune\n"
         "from pipeline.config.data import Dataset\n"
         "from pipeline.config.machine import Machine\n"
@@ -261,7 +261,7 @@ def test_two_processes_and_half_precision(
         f"scenes = find_scenes(Dataset(name='gta', root='{scenes[0].label.parents[1]}', layout='gta'))\n"
         f"config = WeightsConfig.model_validate_json({settings.model_dump_json()!r})\n"
         f"prior = prior_folders('{prior['unet'].parent}', '')\n"
-        "fit.PREVIEWS, finetune.sample = 1, partial(finetune.sample, steps=1)\n"
+        "loop.PREVIEWS, finetune.sample = 1, partial(finetune.sample, steps=1)\n"
         f"out, machine = Path('{tmp_path}/out'), Machine(device='cpu')\n"
         "fine_tune(config, prior, scenes, class_pixels(scenes), out, machine=machine)\n"
     )

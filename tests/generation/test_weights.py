@@ -8,23 +8,25 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionControlNetPipeline
-from safetensors.torch import load_file
 from torch import nn
+from transformers import CLIPTokenizer
 
-from generation.networks import build_scheduler, build_tokenizer, build_vae
-from generation.weights import finetune, scratch
-from generation.weights import fit as fit_module
-from generation.weights.bank import CAPTION, PLAIN_CAPTION, Bank, CropSampler, captions, cut
+from generation.networks import build_scheduler, build_vae
+from generation.weights import checkpoints, finetune, scratch
+from generation.weights import loop as loop_module
+from generation.weights.bank import CAPTION, Bank, CropSampler, captions, cut
+from generation.weights.checkpoints import kept
 from generation.weights.diffusion import decode, encode, normalize_latents, sample
 from generation.weights.finetune import CONTROLNET, SOURCE_UNET
-from generation.weights.fit import Part, fit, learning_rate_factor
+from generation.weights.loop import CHECKPOINT, MicroBatch, learning_rate_factor, train_network
 from generation.weights.ship import ship_weights
 from generation.weights.train import train_from_scratch
 from pipeline.config.experiment import load_config
 from pipeline.config.machine import Machine
-from pipeline.config.weights import Fit, VaeTraining, WeightsConfig
+from pipeline.config.weights import NetworkTraining, VaeTraining, WeightsConfig
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
+from pipeline.files import write_json
 from pipeline.toytown import WEATHERS
 
 FIT = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup": 1, "ema": 0.5}
@@ -51,7 +53,7 @@ CPU = Machine(device="cpu")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     with pytest.MonkeyPatch.context() as patch:  # one preview per training, of one denoising step
-        patch.setattr(fit_module, "PREVIEWS", 1)
+        patch.setattr(loop_module, "PREVIEWS", 1)
         for module in (scratch, finetune):
             patch.setattr(module, "sample", partial(sample, steps=1))
         train_from_scratch(CONFIG, folder, machine=CPU)
@@ -90,21 +92,21 @@ def test_unfinished_training_does_not_ship(tmp_path: Path) -> None:
 
 
 def test_resumed_training_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_module, "LOG_EVERY", 1)
-    config = Fit(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, ema=0.9, checkpoint_every=2)
+    monkeypatch.setattr(loop_module, "LOG_EVERY", 1)
+    config = NetworkTraining(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, ema=0.9, checkpoint_every=2)
 
     def run(folder: Path, stop_before: int | None) -> list[torch.Tensor]:
         with torch.random.fork_rng():
             torch.manual_seed(3)
             network = nn.Linear(5, 2)
 
-        def loss(network: nn.Module, part: Part) -> torch.Tensor:
-            if part.step == stop_before:
+        def loss(network: nn.Module, batch: MicroBatch) -> torch.Tensor:
+            if batch.step == stop_before:
                 raise KeyboardInterrupt
-            values = torch.randn(4, 5, generator=torch.Generator().manual_seed(part.step))[part.rows]
+            values = torch.randn(4, 5, generator=torch.Generator().manual_seed(batch.step))[batch.rows]
             return (network(values) - values[:, :2]).square().mean()
 
-        fit(network, iter, loss, config, folder)
+        train_network(network, iter, loss, config, folder)
         return [parameter.detach().clone() for parameter in network.parameters()]
 
     whole = run(tmp_path / "whole", None)
@@ -121,48 +123,58 @@ def test_resumed_training_repeats_the_uninterrupted_one(tmp_path: Path, monkeypa
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     network = nn.Linear(1, 1)
-    config = Fit(steps=4, batch_size=1, learning_rate=1e-3, checkpoint_every=2)
+    config = NetworkTraining(steps=4, batch_size=1, learning_rate=1e-3, checkpoint_every=2)
 
-    def loss(network: nn.Module, part: Part) -> torch.Tensor:
-        return network(torch.ones(1, 1)).sum() * (float("nan") if part.step == 3 else 1.0)
+    def loss(network: nn.Module, batch: MicroBatch) -> torch.Tensor:
+        return network(torch.ones(1, 1)).sum() * (float("nan") if batch.step == 3 else 1.0)
 
     with pytest.raises(UserError, match="the loss is nan at step 4; the checkpoint before it is kept: lower the"):
-        fit(network, iter, loss, config, tmp_path)
-    weights = load_file(tmp_path / "checkpoint/model.safetensors")
-    assert all(bool(value.isfinite().all()) for value in weights.values())
+        train_network(network, iter, loss, config, tmp_path)
+    checkpoint = kept(tmp_path / CHECKPOINT, "the training")
+    assert checkpoint is not None and checkpoint.values["step"] == 2
+    assert all(bool(value.isfinite().all()) for value in checkpoint.tensors.values())
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2]
 
 
-def test_a_checkpoint_survives_a_kill_during_its_exchange(tmp_path: Path) -> None:
-    config = Fit(steps=4, batch_size=1, learning_rate=1e-3, checkpoint_every=2)
+def test_a_checkpoint_survives_a_kill_during_its_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = NetworkTraining(steps=6, batch_size=1, learning_rate=1e-3, checkpoint_every=2)
     seen: list[int] = []
 
-    def loss(network: nn.Module, part: Part) -> torch.Tensor:
-        seen.append(part.step)
-        if seen == [0, 1, 2]:
-            raise KeyboardInterrupt
+    def loss(network: nn.Module, batch: MicroBatch) -> torch.Tensor:
+        seen.append(batch.step)
         return network(torch.ones(1, 1)).sum()
 
-    with pytest.raises(KeyboardInterrupt):
-        fit(nn.Linear(1, 1), iter, loss, config, tmp_path)
-    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")  # killed between its two renames
-    fit(nn.Linear(1, 1), iter, loss, config, tmp_path)
-    assert seen == [0, 1, 2, 2, 3]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "log.jsonl"]
+    def killed(path: Path, content: object) -> None:
+        if json.loads(path.read_text())["values"]["step"] == 2:  # its tensors are written, and it is not yet
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoints, "write_json", lambda path, content: (killed if path.exists() else write_json)(path, content)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            train_network(nn.Linear(1, 1), iter, loss, config, tmp_path)
+    train_network(nn.Linear(1, 1), iter, loss, config, tmp_path)
+    assert seen == [0, 1, 2, 3, 2, 3, 4, 5]
+    tensors = json.loads((tmp_path / CHECKPOINT).read_text())["tensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CHECKPOINT, tensors, "log.jsonl"])
 
 
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:
-    factors = [learning_rate_factor(step, Fit(steps=100, learning_rate=1.0, warmup=10)) for step in range(100)]
+    factors = [
+        learning_rate_factor(step, NetworkTraining(steps=100, learning_rate=1.0, warmup=10)) for step in range(100)
+    ]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == factors[9] == pytest.approx(1)
     assert factors[55] == pytest.approx(0.5)
     assert 0 < factors[-1] < 1e-3
-    constant = Fit(steps=100, learning_rate=1.0, warmup=10, schedule="constant")
+    constant = NetworkTraining(steps=100, learning_rate=1.0, warmup=10, schedule="constant")
     assert [learning_rate_factor(step, constant) for step in (4, 10, 99)] == [0.5, 1, 1]
 
 
-def test_each_word_of_a_prompt_is_one_token_of_its_own(tmp_path: Path) -> None:
-    tokenizer = build_tokenizer(tmp_path, [CAPTION, PLAIN_CAPTION, *CLASS_NAMES, *WEATHERS])
+def test_each_word_of_a_prompt_is_one_token_of_its_own(trained: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(trained / "tokenizer")
     words = sorted({word for text in (*CLASS_NAMES, *WEATHERS, "city", "weather") for word in text.split()})
     ids = [tokenizer(word).input_ids for word in words]
     assert {len(each) for each in ids} == {3}  # start, the word, end

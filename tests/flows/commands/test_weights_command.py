@@ -42,10 +42,10 @@ def flexseg(*arguments: str) -> tuple[int, str, str]:
 def test_weights_are_trained_from_a_published_prior(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from generation.weights import finetune, fit
+    from generation.weights import finetune, loop
     from generation.weights.diffusion import sample
 
-    monkeypatch.setattr(fit, "PREVIEWS", 1)
+    monkeypatch.setattr(loop, "PREVIEWS", 1)
     monkeypatch.setattr(finetune, "sample", partial(sample, steps=1))
     code, out, error = flexseg("weights", "train", str(config), "--output", str(tmp_path / "out"))
     assert code == 0, error
