@@ -41,9 +41,8 @@ def load_bank(
     """The first `count` renders of `world` ("prior" or "source"), read from `path` or rendered and kept there."""
     stored = kept(path, f"rendering the {world} bank")
     if stored is not None:
-        return Bank(
-            *(stored.tensors[name].numpy() for name in ("images", "labels")), np.array(stored.values["weathers"])
-        )
+        images, labels = (stored.tensors[name].numpy() for name in ("images", "labels"))
+        return Bank(images, labels, np.array(stored.values["weathers"]))
     renders: list[Rendering] = []
     with ProcessPoolExecutor(os.cpu_count()) as workers:
         arrivals = workers.map(partial(WORLDS[world], seed, size=size), range(count), chunksize=16)
