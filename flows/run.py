@@ -38,12 +38,18 @@ class Domain(NamedTuple):
     key: str
 
 
+class NothingBuiltError(Exception):
+    """An artifact is missing in a run that builds nothing."""
+
+
 class Run:
     """One use of a config: its store, how progress is drawn, and what has been made or found so far."""
 
     def __init__(self, config: ExperimentConfig, progress: Track = silent) -> None:
         self.config = config
         self.progress = progress
+        self.builds = True
+        """Whether what is missing is built; if not, NothingBuiltError is raised instead."""
         machine = config.machine
         self.store = ArtifactStore(machine.store, self._note, remote=machine.remote, lease=machine.lease)
         self.history: list[tuple[Event, Artifact]] = []
@@ -143,5 +149,7 @@ class Run:
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:
         if artifact is not None:
             self.history.append((event, artifact))
+        elif not self.builds:
+            raise NothingBuiltError(stage.name)
         elif event == "waiting":
             print(f"waiting for another process that makes the same {stage.name} artifact", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
+from flows.server.local_server import configure_prefect, server_named, start_server
 from pipeline.errors import UserError
 
 
@@ -16,17 +17,21 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
 
     Exit code: 2 if files of the targets had to be skipped; the report lists them.
     """
-    from flows.server.local_server import configure_prefect, start_server
+    from flows import story
+    from flows.commands.summary import print_summary
     from flows.stages import check
 
     checked = load(config, overrides)
     check(checked)  # the flow checks too, but only after Prefect's server has started
-    configure_prefect(checked.config.machine.store)
-    start_server()
-    from flows.commands.summary import print_summary
-    from flows.experiment import experiment
+    if not server_named() and story.finished(checked):
+        complete = print_summary(checked)
+    else:
+        configure_prefect(checked.config.machine.store)
+        start_server()
+        from flows.experiment import experiment
 
-    if not print_summary(experiment(config, overrides)):
+        complete = print_summary(experiment(config, overrides))
+    if not complete:
         sys.exit(2)
 
 

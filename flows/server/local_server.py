@@ -33,6 +33,11 @@ def configure_prefect(store: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def server_named() -> bool:
+    """Whether the environment names a Prefect server, on which people may look for every run."""
+    return bool(os.environ.get("PREFECT_API_URL"))
+
+
 def start_server() -> None:
     """Starts Prefect's temporary server where no server is configured, deaf to Ctrl-C.
 

@@ -89,6 +89,10 @@ class ArtifactStore:
         folder = self._folder(stage, key)
         return self._open(folder, key) if folder.exists() else None
 
+    def has(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> bool:
+        """Whether the artifact is on this machine: its folder is there. Its files are not looked at."""
+        return self._folder(stage, self.key(stage, config, inputs)).is_dir()
+
     def get_or_build(
         self, stage: Stage, config: Config, inputs: Mapping[str, str], build: Callable[[Path], None]
     ) -> Artifact:
