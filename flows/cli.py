@@ -1,12 +1,10 @@
-"""The command line: its commands, and how it starts and ends."""
-
-import os
+"""The command line: its commands."""
 
 import typer
 
-from flows import interrupts
 from flows.commands import cache, cluster, data, experiments, images, models
 from flows.errors import OneLineErrors
+from flows.main import main
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -50,19 +48,6 @@ artifacts.command("list")(cache.cache_list)
 artifacts.command("verify")(cache.cache_verify)
 artifacts.command("prune")(cache.cache_prune)
 app.add_typer(artifacts, name="cache")
-
-
-def main() -> None:
-    """Entry point of the `flexseg` command."""
-    interrupts.listen()
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        app()
-        return
-    from training.launch import leading  # started by torchrun or accelerate launch
-
-    with leading() as leads:
-        if leads:
-            app()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
+
+from pipeline.work import interrupts
+
+EXIT_CODE = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen() -> None:
@@ -11,13 +18,44 @@ def listen() -> None:
 
     Both are exceptions that a signal handler raises in the main thread. If they arrive while Python runs a weak
     reference's callback or a `__del__`, the interpreter prints and drops them (`sys.unraisablehook`), and the run would
-    go on; then the signal is sent again. Prefect's own SIGTERM handler stays in charge while a flow runs.
+    go on; then the signal is sent again. That they came is noted, see `pipeline.work.interrupts`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.forget()
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell that runs it in the background
+            signal.signal(number, _interrupt)
     sys.unraisablehook = _send_again
 
 
-def _interrupt(number: int, frame: object) -> None:
+def listen_within_flow() -> None:
+    """Prefect replaces SIGTERM's handler while a flow runs: it stays in charge, but what comes is noted before."""
+    handler = signal.getsignal(signal.SIGTERM)
+    others = callable(handler) and handler is not _interrupt and not isinstance(handler, _Noting)
+    if others and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _Noting(handler))
+
+
+def end() -> None:
+    """Ends this process with its one line, and at once where a further signal comes. It does not return."""
+    for number in SIGNALS:
+        signal.signal(number, lambda number, frame: os._exit(EXIT_CODE))
+    print("flexseg: interrupted; what was finished is kept, the same command continues from there", file=sys.stderr)
+    sys.exit(EXIT_CODE)
+
+
+class _Noting:
+    """Another handler, before which the signal is noted."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], object]) -> None:
+        self._handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        interrupts.note(number)
+        self._handler(number, frame)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    interrupts.note(number)
     raise KeyboardInterrupt
 
 

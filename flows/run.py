@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact, ArtifactStore, Config, Event, Stage
 from pipeline.store.manifest import canonical_digest, file_table
 from pipeline.toytown import write_world
-from pipeline.work.progress import Track, silent
+from pipeline.work.progress import Track, announce, duration, silent
 from pipeline.work.threads import in_order
 from training.pools import data_set_fingerprint
 
@@ -149,7 +149,11 @@ class Run:
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:
         if artifact is not None:
             self.history.append((event, artifact))
+            if event == "built":
+                announce(f"stage {stage.name}: done, took {duration(artifact.manifest['seconds'])}")
         elif not self.builds:
             raise NothingBuiltError(stage.name)
+        elif event == "building":
+            announce(f"stage {stage.name}: begins")
         elif event == "waiting":
             print(f"waiting for another process that makes the same {stage.name} artifact", file=sys.stderr)

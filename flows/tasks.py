@@ -14,6 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
+from flows.interrupts import listen_within_flow
 from flows.run import Run
 from flows.server.pages import progress_pages
 from flows.time_limits import EndedError, limited
@@ -37,6 +38,7 @@ def task(stage: Callable[[Run, *Ts], R]) -> Callable[[Run, *Ts], R]:
 
     @functools.wraps(stage)
     def work(run: Run, *args: *Ts) -> R:
+        listen_within_flow()
         with gpus(run.config.machine, stage.__name__):
             hours = run.config.machine.timeout_hours.get(stage.__name__)  # type: ignore[call-overload]  # other names have none
             if hours is None:

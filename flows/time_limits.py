@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from flows import interrupts
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.errors import UserError
+from pipeline.errors import TryAgainError, UserError
+from pipeline.work.interrupts import check
 from pipeline.work.progress import OnProgress, duration, telling
 
 R = TypeVar("R")
@@ -26,7 +27,7 @@ LOOK_S = 0.5
 """How often a stage that tells nothing is looked after."""
 
 
-class EndedError(UserError):
+class EndedError(TryAgainError):
     """A stage's process was ended, at its limit or from outside. What it had finished is kept: trying again goes on."""
 
 
@@ -97,9 +98,10 @@ def _work(stage: Callable[..., Any], config: ExperimentConfig, arguments: tuple[
     try:
         run = Run(config, telling(lambda *progress: tells.send(("progress", progress))))
         result = stage(run, *arguments)
+        check()
         tells.send(("done", (result, run.history)))
     except KeyboardInterrupt:
-        os._exit(130)  # whoever interrupted it says so
+        os._exit(interrupts.EXIT_CODE)  # whoever interrupted it says so
     except UserError as error:
         tells.send(("failed", error))
     except Exception:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
+from flows.server.local_server import prefect_server
 from pipeline.errors import UserError
 
 
@@ -25,10 +26,10 @@ def regenerate(
     """Generate further images beside those of a config, and say how to train on all of them."""
     counts = {name: int(value) for name, value in _pairs("--count", count, int).items()}
     classes = _pairs("--class", class_share, float)
-    _start(config, overrides)
-    from flows.regenerate import regenerate as flow
+    with prefect_server(load(config, overrides).config.machine.store):
+        from flows.regenerate import regenerate as flow
 
-    folders = flow(config, overrides, counts, classes)
+        folders = flow(config, overrides, counts, classes)
     print(f"To train on all of them: flexseg run {config} --set 'data.generated=[{', '.join(folders)}]'")
     print(folders[-1])
 
@@ -48,15 +49,15 @@ def reevaluate(
 
     Exit code: 3 if a model is significantly worse than its baseline, or could not be scored.
     """
-    _start(config, overrides)
-    from flows.reevaluate import reevaluate as flow
-    from flows.registered_models import GateError
+    with prefect_server(load(config, overrides).config.machine.store):
+        from flows.reevaluate import reevaluate as flow
+        from flows.registered_models import GateError
 
-    try:
-        flow(config, overrides, max_drop, notify)
-    except GateError as error:
-        print(f"flexseg: {error}", file=sys.stderr)
-        sys.exit(3)
+        try:
+            flow(config, overrides, max_drop, notify)
+        except GateError as error:
+            print(f"flexseg: {error}", file=sys.stderr)
+            sys.exit(3)
 
 
 def deploy(
@@ -86,14 +87,6 @@ def deploy(
     parameters = {name: value for name, value in {"config": config, "notify": notify}.items() if value is not None}
     for line in deploy_all(folder.absolute(), pool=pool, cron=cron, gpus=gpus, parameters=parameters):
         print(line)
-
-
-def _start(config: str, overrides: list[str]) -> None:
-    """Reads the config, so that a mistake is seen at once, and sees to it that there is a Prefect server."""
-    from flows.server.local_server import configure_prefect, start_server
-
-    configure_prefect(load(config, overrides).config.machine.store)
-    start_server()
 
 
 def _pairs(option: str, texts: list[str], number: type[int] | type[float]) -> dict[str, float]:

@@ -3,13 +3,16 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
-from flows.server.local_server import configure_prefect, server_named, start_server
+from flows.server.local_server import prefect_server, server_lost, server_named
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.run import Run
 
 
 def run(config: ConfigArgument, overrides: SetOption = []) -> None:
@@ -26,13 +29,27 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
     if not server_named() and story.finished(checked):
         complete = print_summary(checked)
     else:
-        configure_prefect(checked.config.machine.store)
-        start_server()
-        from flows.experiment import experiment
-
-        complete = print_summary(experiment(config, overrides))
+        complete = print_summary(_with_prefect(checked.config.machine.store, config, overrides))
     if not complete:
         sys.exit(2)
+
+
+def _with_prefect(store: Path, config: str, overrides: list[str]) -> "Run":
+    """The flow; without Prefect, whose states nobody needs, where its temporary server is lost for good."""
+    with prefect_server(store):
+        from flows.experiment import experiment
+
+        try:
+            return experiment(config, overrides)
+        except Exception as error:
+            if isinstance(error, UserError) or not server_lost():
+                raise
+    from flows import story
+
+    print("flexseg: going on without Prefect: what was finished is in the store", file=sys.stderr)
+    run = load(config, overrides)
+    story.experiment(run, story.directly)
+    return run
 
 
 def plan(
