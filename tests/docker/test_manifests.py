@@ -172,6 +172,30 @@ def test_ray_sees_the_gpus_and_gives_the_head_no_work() -> None:
     assert (types["gpu"]["min_workers"], types["gpu"]["max_workers"]) == (0, 8)
 
 
+def test_only_the_rays_own_pods_reach_its_ports_and_they_need_a_token() -> None:
+    """Of issue 11: whoever reached the port ran code there. KubeRay names the label and makes the token."""
+    assert RAY["spec"]["authOptions"] == {"mode": "token"}
+    assert tuple(map(int, RAY["spec"]["rayVersion"].split("."))) >= (2, 52, 0), "older ones know no token"
+    policy = KUBERNETES["NetworkPolicy", "flexseg-ray"]["spec"]
+    own = {"podSelector": {"matchLabels": {"ray.io/cluster": RAY["metadata"]["name"]}}}
+    assert {"podSelector": policy["podSelector"]} == own
+    assert policy["policyTypes"] == ["Ingress"] and policy["ingress"] == [{"from": [own]}]
+
+
+def test_servers_listen_on_loopback_unless_told() -> None:
+    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert published and all(port.startswith("127.0.0.1:") for port in published)
+    lines = [(file.name, line.strip()) for file, text in texts() for line in text.splitlines()]
+    open_to_all = {(name, line) for name, line in lines if "0.0.0.0" in line}
+    assert open_to_all == {
+        ("worker.yaml", "value: 0.0.0.0"),  # its health, which the kubelet asks for
+        (
+            "compose.yaml",
+            'command: [prefect, server, start, --host, 0.0.0.0, --port, "4200"]',
+        ),  # in the compose file's own network
+    }
+
+
 def test_a_deployment_chooses_its_gpus() -> None:
     pod = job(TEMPLATE, {"gpus": 4, "node_selector": {"gpu": "h200"}})["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 4
