@@ -58,6 +58,10 @@ def _ending() -> Iterator[None]:
 
 def _explain(error: BaseException) -> NoReturn:
     """One line if there is one, else the error itself."""
+    if not isinstance(error, SystemExit):
+        from pipeline.work.devices import out_of_memory  # not while help is asked for
+
+        error = out_of_memory(error) or error
     if isinstance(error, UserError):
         print(f"flexseg: {own_text(error)}", file=sys.stderr)
         sys.exit(2)

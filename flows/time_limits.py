@@ -16,6 +16,7 @@ from flows import interrupts
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import TryAgainError, UserError
+from pipeline.work.devices import out_of_memory
 from pipeline.work.interrupts import check
 from pipeline.work.progress import OnProgress, duration, telling
 
@@ -104,8 +105,8 @@ def _work(stage: Callable[..., Any], config: ExperimentConfig, arguments: tuple[
         os._exit(interrupts.EXIT_CODE)  # whoever interrupted it says so
     except UserError as error:
         tells.send(("failed", error))
-    except Exception:
-        tells.send(("failed", traceback.format_exc()))
+    except Exception as error:
+        tells.send(("failed", out_of_memory(error) or traceback.format_exc()))
 
 
 def _end_with_parent() -> None:

@@ -53,6 +53,18 @@ def defect(device: str) -> Iterator[int]:
     raise ValueError("it is our fault")
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch's own, which takes seconds to import."""
+
+    __module__ = "torch"
+
+
+def full_gpu(device: str) -> Iterator[int]:
+    """Finds the GPU's memory full."""
+    yield 1
+    raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has a total capacity of 1 GiB")
+
+
 def forever(folder: Path, device: str) -> Iterator[int]:
     """Says that it is there and then says nothing."""
     (folder / str(os.getpid())).touch()

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
-from flows.server.local_server import prefect_server
 from pipeline.errors import UserError
 
 
@@ -26,6 +25,8 @@ def regenerate(
     """Generate further images beside those of a config, and say how to train on all of them."""
     counts = {name: int(value) for name, value in _pairs("--count", count, int).items()}
     classes = _pairs("--class", class_share, float)
+    from flows.server.local_server import prefect_server
+
     with prefect_server(load(config, overrides).config.machine.store):
         from flows.regenerate import regenerate as flow
 
@@ -49,6 +50,8 @@ def reevaluate(
 
     Exit code: 3 if a model is significantly worse than its baseline, or could not be scored.
     """
+    from flows.server.local_server import prefect_server
+
     with prefect_server(load(config, overrides).config.machine.store):
         from flows.reevaluate import reevaluate as flow
         from flows.registered_models import GateError

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
-from flows.server.local_server import prefect_server, server_lost, server_named
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
     """
     from flows import story
     from flows.commands.summary import print_summary
+    from flows.server.local_server import server_named
     from flows.stages import check
 
     checked = load(config, overrides)
@@ -36,6 +36,8 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
 
 def _with_prefect(store: Path, config: str, overrides: list[str]) -> "Run":
     """The flow; without Prefect, whose states nobody needs, where its temporary server is lost for good."""
+    from flows.server.local_server import prefect_server, server_lost
+
     with prefect_server(store):
         from flows.experiment import experiment
 

@@ -18,7 +18,7 @@ from ray._private.services import canonicalize_bootstrap_address_or_die  # no pu
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config.machine import Machine
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import file_sha256
 from pipeline.store.manifest import canonical_digest
 
@@ -65,9 +65,8 @@ def _connect() -> None:
         ray.shutdown()
         if "AuthToken" in f"{error} {error.__cause__}":
             raise UserError(f"the Ray cluster at {address} wants its token: set RAY_AUTH_TOKEN_PATH to it") from error
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"this machine is no node of the Ray cluster at {address} ({reason}): {HOW_TO_START}"
+            f"this machine is no node of the Ray cluster at {address} ({one_line(error)}): {HOW_TO_START}"
         ) from error
     finally:
         if main:
@@ -135,7 +134,8 @@ def check_nodes(paths: Sequence[Path], name: str) -> None:
         except ray.exceptions.RayTaskError as error:
             if not isinstance(error.cause, ImportError):
                 raise
-            problem = f"cannot import flexseg ({error.cause}): install it there, in the Python that runs 'ray start'"
+            why = one_line(error.cause)
+            problem = f"cannot import flexseg ({why}): install it there, in the Python that runs 'ray start'"
         except ray.exceptions.RayError:
             continue
         if problem:

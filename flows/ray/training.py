@@ -26,7 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from flows.ray import cluster as ray_cluster
 from flows.time_limits import EndedError
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.work.progress import Track, silent
 from training.launch import TIMEOUT, backend
 from training.train import Job, fit
@@ -67,7 +67,7 @@ def launch(job: Job, progress: Track) -> None:
         trained: Future[None] = Future()
         threading.Thread(target=_fulfil, args=(trained, job, kind), daemon=True).start()
         try:
-            log = Log(job.folder / "log.jsonl")
+            log = TrainingLog(job.folder / "log.jsonl")
             total, done = job.config.iterations, log.iteration
             for _ in progress(log.follow(trained), total=total, description="training", done=done, note=log.note):
                 pass
@@ -128,7 +128,7 @@ def _train(job: Job, kind: str) -> None:
             if failures == MOST_FAILURES:
                 raise EndedError(
                     f"training on Ray failed {failures} times without a new checkpoint between; the last one is kept:"
-                    f" {' '.join(str(error).split())[-400:]}"
+                    f" {one_line(causes[-1])}"
                 ) from error
         print("flexseg: training on Ray lost a process; it is started again from the last checkpoint", file=sys.stderr)
         _wait_for_nodes(job, kind)
@@ -160,7 +160,7 @@ def _on_rank(told: Any) -> None:
     """What a rank does."""
     rank = _Rank(**told) if isinstance(told, dict) else told
     ray_cluster.enter(rank.cwd)
-    stop = Stop(rank.job.folder / STOP)
+    stop = StopFile(rank.job.folder / STOP)
     try:
         fit(rank.job, silent, stop)
     except KeyboardInterrupt:
@@ -168,7 +168,7 @@ def _on_rank(told: Any) -> None:
             raise RuntimeError("this rank's node asked it to end") from None
 
 
-class Stop:
+class StopFile:
     """A `training.launch.Stop` that looks at the file system at most once per `LOOK_S`."""
 
     def __init__(self, file: Path) -> None:
@@ -183,7 +183,7 @@ class Stop:
         return self._seen
 
 
-class Log:
+class TrainingLog:
     """The training's log, which rank 0 writes, as progress."""
 
     def __init__(self, file: Path) -> None:

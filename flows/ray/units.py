@@ -21,7 +21,7 @@ from flows.ray import cluster as ray_cluster
 from flows.ray.worker import Maker
 from flows.time_limits import EndedError
 from pipeline.config.machine import Machine
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.work.units import PATIENCE, Load, Unit, claimed, writing
 
 MOST_DEATHS = 3
@@ -39,7 +39,7 @@ class Given(NamedTuple):
 
 
 @dataclass
-class Worker:
+class RayWorker:
     """An actor and its units, the one in work first."""
 
     actor: Any
@@ -60,18 +60,18 @@ def run(units: Sequence[Unit], load: Load, machine: Machine, *, inputs: Sequence
     with ray_cluster.connected():
         kind = ray_cluster.resource(machine)
         ray_cluster.check_nodes(inputs, kind)
-        pool = Pool(missing, load, kind, len(missing) if machine.workers == "auto" else machine.workers)
+        workers = RayWorkers(missing, load, kind, len(missing) if machine.workers == "auto" else machine.workers)
         try:
-            while pool.busy:
-                for unit in pool.step():
+            while workers.busy:
+                for unit in workers.step():
                     left -= unit.items
                     yield from [None] * unit.items
         finally:
-            pool.end()
+            workers.end()
     yield from [None] * left  # another call has finished them
 
 
-class Pool:
+class RayWorkers:
     """Workers and the units that are not made yet."""
 
     def __init__(self, units: Sequence[Unit], load: Load, kind: str, most: int) -> None:
@@ -80,8 +80,8 @@ class Pool:
         self._kind = kind
         self._most = most
         self._told = ray.put(pickle.dumps(load)), ray_cluster.device(kind), str(Path.cwd())
-        self._starting: dict[Any, Worker] = {}
-        self.workers: list[Worker] = []
+        self._starting: dict[Any, RayWorker] = {}
+        self.workers: list[RayWorker] = []
         self._deaths: dict[Path, list[str]] = {}  # the nodes on which workers died over a unit
         self._false_starts = 0
         self._look_again = 0.0
@@ -124,7 +124,7 @@ class Pool:
 
     def _start(self) -> None:
         actor: Any = ray.remote(Maker).options(**ray_cluster.options(self._kind)).remote(*self._told)
-        self._starting[actor.node.remote()] = Worker(actor)
+        self._starting[actor.node.remote()] = RayWorker(actor)
 
     def _started(self, event: Any) -> None:
         """A worker is there. Another one is asked for, which comes as soon as the cluster has room for it."""
@@ -134,7 +134,9 @@ class Pool:
         except ray.exceptions.RayError as error:
             self._false_starts += 1
             if self._false_starts >= MOST_DEATHS:
-                raise EndedError(f"{MOST_DEATHS} Ray workers in a row died at their start: {_line(error)}") from error
+                raise EndedError(
+                    f"{MOST_DEATHS} Ray workers in a row died at their start: {one_line(error)}"
+                ) from error
         else:
             self._false_starts = 0
             self.workers.append(worker)
@@ -170,7 +172,7 @@ class Pool:
         self._look_again = time.monotonic() + PATIENCE  # others have them all
         return None
 
-    def _answered(self, worker: Worker) -> Unit | None:
+    def _answered(self, worker: RayWorker) -> Unit | None:
         """Stores what a worker has made; None if it died. Raises its UserError, or its defect with the traceback."""
         unit, claim, answer = worker.given[0]
         try:
@@ -190,7 +192,7 @@ class Pool:
         self._deaths.pop(unit.path, None)
         return unit
 
-    def _lost(self, worker: Worker, error: Exception) -> None:
+    def _lost(self, worker: RayWorker, error: Exception) -> None:
         """Puts the units of a dead worker back, and starts another one. A lost node is no unit's fault."""
         self.workers.remove(worker)
         first = worker.given[0].unit
@@ -203,7 +205,7 @@ class Pool:
         if sum(node in alive for node in nodes) >= MOST_DEATHS:
             raise EndedError(
                 f"{MOST_DEATHS} Ray workers died over {first.path.name} (too little memory?), finished units are kept:"
-                f" {_line(error)}"
+                f" {one_line(error)}"
             ) from error
         print("flexseg: a Ray worker or its node was lost; another worker takes over its work", file=sys.stderr)
         ray.kill(worker.actor)
@@ -215,7 +217,3 @@ class Pool:
         elif time.monotonic() > self._patient_until:
             self._patient_until = float("inf")
             print(f"flexseg: waiting for a free {self._kind} of the Ray cluster", file=sys.stderr)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

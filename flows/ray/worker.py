@@ -10,6 +10,7 @@ import ray
 
 from flows.ray import cluster as ray_cluster
 from pipeline.errors import UserError
+from pipeline.work.devices import out_of_memory
 from pipeline.work.units import Load, Make
 
 
@@ -40,5 +41,5 @@ class Maker:
                 return path.read_bytes()
         except UserError as error:
             return error
-        except Exception:
-            return traceback.format_exc()
+        except Exception as error:
+            return out_of_memory(error) or traceback.format_exc()

@@ -15,7 +15,9 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from pipeline.config.machine import Machine
-from pipeline.errors import UserError
+from pipeline.errors import TryAgainError, UserError
+from pipeline.work import interrupts
+from pipeline.work.devices import device_of, out_of_memory
 from pipeline.work.units import Load, Unit, make_units
 
 Work = Callable[[str], Iterator[int]]
@@ -26,8 +28,8 @@ MOST_DEATHS = 3  # in a row, without a unit being finished
 
 
 @dataclass
-class Worker:
-    """A process, what it tells (ends when it does), and how many images are lost if it dies now."""
+class LocalWorker:
+    """A process of this machine, what it tells (ends when it does), and how many images are lost if it dies now."""
 
     process: SpawnProcess
     told: Connection
@@ -60,8 +62,6 @@ def worker_devices(machine: Machine, units: int, most_on_cpu: int = MOST_ON_CPU)
     if machine.device != "cpu":
         import torch  # slow to import
 
-        from pipeline.work.devices import device_of
-
         gpus = torch.cuda.device_count() if device_of(machine).type == "cuda" else 0
     if gpus == 0:
         return ["cpu"] * min(units, min(_cores(), most_on_cpu) if wanted == "auto" else wanted)
@@ -71,12 +71,16 @@ def worker_devices(machine: Machine, units: int, most_on_cpu: int = MOST_ON_CPU)
 def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
     """Run `work` in one process per device until all are done; one item per image. A process that dies is replaced.
 
-    Raises the UserError of a process, or one when they keep dying.
+    Raises the UserError of a process, or a TryAgainError when they keep dying.
     """
     workers = [_start(work, device) for device in devices]
+    # Images of an unfinished file are lost with its worker. They were counted, so whoever makes them again, which may
+    # be any worker, is not: `remade` is how many images to come were counted before. `deaths` starts anew with each
+    # finished file, since a file that kills whoever works on it is never finished.
     deaths, remade = 0, 0
     try:
         while workers:
+            interrupts.check()
             ready = wait([worker.told for worker in workers])
             for worker in [worker for worker in workers if worker.told in ready]:
                 message = _receive(worker)
@@ -84,7 +88,7 @@ def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
                     worker.unsaved = message
                     deaths = 0 if message == 0 else deaths
                     remade -= 1
-                    if remade < 0:  # an image that was not counted before
+                    if remade < 0:  # none is left: this one was not counted before
                         remade = 0
                         yield
                     continue
@@ -101,7 +105,7 @@ def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
             worker.process.join()
 
 
-def _start(work: Work, device: str) -> Worker:
+def _start(work: Work, device: str) -> LocalWorker:
     """Start a worker that Ctrl-C does not reach: whoever watches it ends it."""
     spawn = multiprocessing.get_context("spawn")  # CUDA and threads survive no fork
     told, tells = spawn.Pipe(duplex=False)
@@ -113,7 +117,7 @@ def _start(work: Work, device: str) -> Worker:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         tells.close()  # so that `told` ends with the process
-    return Worker(process, told, device)
+    return LocalWorker(process, told, device)
 
 
 def _work(work: Work, device: str, tells: Connection) -> None:
@@ -124,8 +128,8 @@ def _work(work: Work, device: str, tells: Connection) -> None:
             tells.send(unsaved)
     except UserError as error:
         tells.send(error)
-    except Exception:
-        tells.send(traceback.format_exc())
+    except Exception as error:
+        tells.send(out_of_memory(error) or traceback.format_exc())
 
 
 def _end_with_parent() -> None:
@@ -135,7 +139,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _receive(worker: Worker) -> Any:
+def _receive(worker: LocalWorker) -> Any:
     """What the worker tells; None when it has ended, perhaps in the middle of a word."""
     try:
         return worker.told.recv()
@@ -143,7 +147,7 @@ def _receive(worker: Worker) -> Any:
         return None
 
 
-def _ended(worker: Worker, message: object) -> str | None:
+def _ended(worker: LocalWorker, message: object) -> str | None:
     """How the worker died, None if its work was done. Raises what it failed with."""
     worker.process.join()
     worker.told.close()
@@ -159,7 +163,7 @@ def _ended(worker: Worker, message: object) -> str | None:
 
 def _complain(end: str, deaths: int) -> None:
     if deaths >= MOST_DEATHS:
-        raise UserError(
+        raise TryAgainError(
             f"{deaths} worker processes in a row died before they had finished a file, the last was {end} (too little"
             " memory?): lower machine.workers, or generation.batch_size or machine.evaluation_batch; finished files are"
             " kept"

@@ -152,15 +152,15 @@ for _ in ray_units.run(units, partial(ray_loads.load_sleeper, 0.5), Machine(devi
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> None:
     """No worker gets a unit before both are there: tiny units would be done before the second one has started."""
-    hand_out = ray_units.Pool.hand_out
-    complete: set[ray_units.Pool] = set()
+    hand_out = ray_units.RayWorkers.hand_out
+    complete: set[ray_units.RayWorkers] = set()
 
-    def wait(pool: ray_units.Pool) -> list[Unit]:
+    def wait(pool: ray_units.RayWorkers) -> list[Unit]:
         if len(pool.workers) == 2:
             complete.add(pool)
         return hand_out(pool) if pool in complete else []
 
-    monkeypatch.setattr(ray_units.Pool, "hand_out", wait)
+    monkeypatch.setattr(ray_units.RayWorkers, "hand_out", wait)
 
 
 @pytest.mark.usefixtures("together")

@@ -60,9 +60,9 @@ def test_a_node_with_other_code_or_without_a_file_is_named(tmp_path: Path) -> No
 def test_the_log_tells_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_training, "LOOK_S", 0.01)
     file, trained = tmp_path / "log.jsonl", Future[None]()
-    assert ray_training.Log(file).iteration == 0
+    assert ray_training.TrainingLog(file).iteration == 0
     file.write_text(json.dumps({"iteration": 2, "loss": 3.0}) + "\n")
-    log = ray_training.Log(file)
+    log = ray_training.TrainingLog(file)
     assert log.iteration == 2
     images = log.follow(trained)
     with file.open("a") as lines:
@@ -82,7 +82,7 @@ def test_only_lost_processes_are_started_again() -> None:
 def test_ranks_look_for_the_stop_file_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    stop = ray_training.Stop(tmp_path / ray_training.STOP)
+    stop = ray_training.StopFile(tmp_path / ray_training.STOP)
     assert not stop()
     (tmp_path / ray_training.STOP).touch()
     assert not stop()

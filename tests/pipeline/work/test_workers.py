@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.machine import Machine
-from pipeline.errors import UserError
+from pipeline.errors import TryAgainError, UserError
 from pipeline.work import workers
+from pipeline.work.devices import out_of_memory
 from pipeline.work.units import make_units
 from tests.processes import alive, start, wait_until
-from tests.workloads import defect, die, forever, load_writer, mistake, units_in
+from tests.workloads import defect, die, forever, full_gpu, load_writer, mistake, units_in
 
 
 def test_processes_share_the_work_and_replace_their_dead(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +34,7 @@ def test_units_made_by_processes(tmp_path: Path) -> None:
 
 
 def test_processes_that_keep_dying_are_given_up() -> None:
-    with pytest.raises(UserError, match="3 worker processes in a row died .* ended by SIGKILL") as caught:
+    with pytest.raises(TryAgainError, match="3 worker processes in a row died .* ended by SIGKILL") as caught:
         list(workers.watch(die, ["cpu"] * 2))
     assert "\n" not in str(caught.value)
 
@@ -43,6 +44,13 @@ def test_a_mistake_of_the_user_is_its_own_line_and_a_defect_keeps_its_traceback(
         list(workers.watch(mistake, ["cpu"] * 2))
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*in defect.*it is our fault"):
         list(workers.watch(defect, ["cpu"]))
+
+
+def test_a_full_gpu_is_one_line_that_may_be_tried_again() -> None:
+    """Of issue 11: what less in flight could not help is retried as often as `machine.retries` says."""
+    with pytest.raises(TryAgainError, match=r"^the GPU's memory is full \(CUDA out of memory. Tried to allocate 2 GiB"):
+        list(workers.watch(full_gpu, ["cpu"]))
+    assert out_of_memory(MemoryError()) is None and out_of_memory(ValueError("CUDA out of memory")) is None
 
 
 def test_who_stops_watching_ends_the_processes(tmp_path: Path) -> None:
