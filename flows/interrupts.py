@@ -30,8 +30,9 @@ def listen() -> None:
 def listen_within_flow() -> None:
     """Prefect replaces SIGTERM's handler while a flow runs: it stays in charge, but what comes is noted before."""
     handler = signal.getsignal(signal.SIGTERM)
-    others = callable(handler) and handler is not _interrupt and not isinstance(handler, _Noting)
-    if others and threading.current_thread() is threading.main_thread():
+    if not callable(handler) or handler is _interrupt or isinstance(handler, _Noting):
+        return
+    if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _Noting(handler))
 
 
