@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -23,6 +24,8 @@ HEARTBEAT_S = "30"
 START_S = "300"
 """A temporary server needs up to 50 s on two cores, minutes on busy ones."""
 MOST_STARTS = 4
+DATABASE_BYTES = 8 << 20
+"""Prefect's database and its journal took 6.5 MB after a few runs."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 URL = "PREFECT_API_URL"
 PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
@@ -127,6 +130,9 @@ class TemporaryServer:
         """Starts the process; `wait` tells whether it answers."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
+            with tempfile.TemporaryFile(dir=self.home) as probe:
+                probe.write(bytes(DATABASE_BYTES))
+                probe.flush()
         except OSError as error:
             if disk_full(error):
                 raise self._disk_full() from error

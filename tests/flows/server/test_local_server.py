@@ -5,9 +5,12 @@ Its process is a stand-in here that answers as the real one does; the slow tests
 
 import os
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -156,3 +159,52 @@ def test_a_server_outlives_the_thread_that_started_it_and_not_its_process(tmp_pa
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_until(lambda: not alive(server), 10)
+
+
+@pytest.mark.slow
+def test_prefects_own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 11, F05 and the server that was killed in mid-run, without the stand-in."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    script = PARENT.replace('temporary_server.__file__ = str(folder / "stand_in.py")\n', "reach_loopback()\n")
+    script = script.replace("import TemporaryServer", "import TemporaryServer, reach_loopback")
+    script = script.replace(
+        '"pid").write_text(str(server.process.pid))', '"pid").write_text(f"{server.process.pid} {server.url}")'
+    )
+    parent = start(tmp_path / "parent.py", script, str(tmp_path))
+    wait_until((tmp_path / "thread-ended").exists, 300)
+    process, url = (tmp_path / "pid").read_text().split()
+    reach_loopback()
+    assert httpx.get(f"{url}/health").json() is True
+    os.kill(int(process), signal.SIGKILL)
+    assert httpx.get(f"{url}/health", timeout=300).json() is True
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    wait_until(lambda: not listening(url), 30)
+
+
+def listening(url: str) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", urlsplit(url).port)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a small file system")
+@pytest.mark.parametrize("left_over", [0, 1 << 16, 4 << 20])
+def test_a_disk_that_is_really_full(tmp_path: Path, left_over: int) -> None:
+    """F14: whether not even a folder can be made, or Prefect's database finds no room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        (disk / "fill").write_bytes(bytes((12 << 20) - left_over))
+        before = time.monotonic()
+        with pytest.raises(UserError, match="^the disk is full"):
+            TemporaryServer(disk / "store" / "prefect").start()
+        assert time.monotonic() - before < 5
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
