@@ -5,7 +5,7 @@ import sys
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 
 def notification_block(reference: str) -> NotificationBlock:
@@ -29,4 +29,4 @@ def send(block: NotificationBlock, text: str, subject: str) -> None:
     try:
         _ = block.notify(text, subject)  # no event loop runs here, so it is sent at once
     except Exception as error:  # whatever stands between here and the reader
-        print(f"flexseg: the notification was not sent: {error}", file=sys.stderr)
+        print(f"flexseg: the notification was not sent: {one_line(error)}", file=sys.stderr)
