@@ -63,6 +63,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def seal(path: Path) -> Path:
+    """Puts the sha256 of a whole file into its name (`12.pt` -> `12-SHA256.pt`); its new path.
+
+    So unfinished work that is taken up later tells by itself whether it is what was written, see `seal_holds`.
+    """
+    sealed = path.with_name(f"{path.stem}-{file_sha256(path)}{path.suffix}")
+    os.replace(path, sealed)
+    fsync_folder(path.parent)
+    return sealed
+
+
+def seal_holds(sealed: Path) -> bool:
+    """Whether a file that `seal` has named still has the content that it had then."""
+    return sealed.stem.rpartition("-")[2] == file_sha256(sealed)
+
+
 def inside(folder: Path, name: object) -> Path:
     """The path of the file `name` below `folder`, where `name` was read from a file (a manifest, a lock, a plan).
 

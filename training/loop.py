@@ -18,7 +18,7 @@ from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
-from training.checkpoints import FILE, load_checkpoint, save_checkpoint
+from training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from training.data import Batch, BlockSampler, Draw, TrainingSet
 from training.draws import Drawer
 from training.networks import Segmenter
@@ -140,12 +140,13 @@ class Loop:
             "state": self.state.state_dict(),
             "hardness": [_tensors(sampler.state()) for sampler in self.drawer.hardness],
             "rows": rows,
+            "log": self.log.read_text() if self.log.is_file() else "",
         }
         save_checkpoint(self.checkpoint, state)
 
     def resume(self) -> None:
-        """Takes up the last checkpoint, if there is one, and drops log lines that were written after it."""
-        state = load_checkpoint(self.checkpoint, self.identity)
+        """Takes up the last good checkpoint, if there is one, and the log as it was then."""
+        state = load_checkpoint(self.checkpoint, self.identity, quiet=not self.accelerator.is_main_process)
         if state is not None:
             self.iteration = state["iteration"]
             self.segmenter.load_state_dict(state["model"])
@@ -156,9 +157,7 @@ class Loop:
             for sampler, saved in zip(self.drawer.hardness, state["hardness"], strict=True):
                 sampler.restore({name: tensor.numpy() for name, tensor in saved.items()})
         if self.accelerator.is_main_process:
-            lines = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
-            kept = (line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= self.iteration)
-            self.log.write_text("".join(kept))
+            self.log.write_text("" if state is None else state["log"])
 
     def write_log(self, record: dict[str, Any]) -> None:
         """Appends one line to log.jsonl and tells the tracker."""
@@ -181,8 +180,9 @@ class Loop:
     def identity(self) -> str:
         """What a checkpoint must have in common with the run that resumes from it."""
         images = [len(sampler.hardness) for sampler in self.drawer.hardness]
-        settings = self.config.model_dump_json(exclude={"methods", "seeds"})
-        return f"{derive_seed(settings, self.method.model_dump_json(), self.seed, images):x}"
+        settings = self.config.model_dump_json(exclude={"methods", "seeds"}, exclude_defaults=True)
+        method = self.method.model_dump_json(exclude_defaults=True)  # so that an option more changes nothing
+        return f"{derive_seed(settings, method, self.seed, images):x}"
 
     def _checked_rows(self) -> torch.Tensor:
         """(iterations, T + B) on the CPU. UserError if a loss is not finite or above the limit."""
@@ -195,8 +195,8 @@ class Loop:
         return rows
 
     def _diverged(self, iteration: int, what: str) -> UserError:
-        saved = (self.checkpoint / FILE).is_file()
-        kept = f"the last good checkpoint is kept in {self.checkpoint}" if saved else "there was no checkpoint yet"
+        saved = checkpoints(self.checkpoint)
+        kept = f"the last good checkpoint is kept, {saved[0]}" if saved else "there was no checkpoint yet"
         return UserError(
             f"training diverged at iteration {iteration}: {what}; {kept}; lower training.optimizer.learning_rate"
             " or lengthen training.optimizer.warmup"

@@ -34,6 +34,9 @@ from training.synchronized import synchronize_norms
 from training.tracking import check_tracker, start_tracking, stop_tracking
 from training.validation import draw_learning_curve, hold_out, validate
 
+COPY = ".generated.arrow"
+"""With a dot: a store does not send it to other machines, which make their own."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -169,7 +172,7 @@ def prepare(job: Job) -> tuple[Loop, Pool]:
     assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
     pools: list[Pool] = [ScenePool(training, config.source_size)]
     if job.method.generated:
-        excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / "generated.arrow"
+        excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
         with accelerator.main_process_first():
             write = accelerator.is_main_process
             pools.append(GeneratedPool(job.generated, config, excluded=excluded, copy=copy, write=write))

@@ -28,6 +28,7 @@ from flows.ray import cluster as ray_cluster
 from flows.time_limits import EndedError
 from pipeline.errors import UserError, one_line
 from pipeline.work.progress import Track, silent
+from training.checkpoints import checkpoints
 from training.launch import TIMEOUT, backend
 from training.train import Job, fit
 
@@ -110,9 +111,9 @@ def _fulfil(trained: "Future[None]", job: Job, kind: str) -> None:
 
 def _train(job: Job, kind: str) -> None:
     """Starts the ranks, and again when some have died. Returns when they have finished or were asked to stop."""
-    failures, checkpoint = 0, job.folder / "checkpoint" / "state.pt"
+    failures, place = 0, job.folder / "checkpoint"
     while True:
-        before = _stamp(checkpoint)
+        before = checkpoints(place)[:1]
         try:
             return _attempt(_Rank(job, str(Path.cwd())), kind)
         except (RayError, TrainingFailedError) as error:
@@ -124,7 +125,7 @@ def _train(job: Job, kind: str) -> None:
                 raise  # with the traceback
             if (job.folder / STOP).exists():
                 return None
-            failures = failures + 1 if _stamp(checkpoint) == before else 1
+            failures = failures + 1 if checkpoints(place)[:1] == before else 1
             if failures == MOST_FAILURES:
                 raise EndedError(
                     f"training on Ray failed {failures} times without a new checkpoint between; the last one is kept:"
@@ -224,10 +225,6 @@ def _causes(error: Exception) -> list[Exception]:
 def may_pass(cause: Exception) -> bool:
     """Whether it tells that a process was lost: Ray says so, or torch of the other ranks' connections to it."""
     return isinstance(cause, RuntimeError) or type(cause).__module__.partition(".")[0] in {"ray", "torch"}
-
-
-def _stamp(file: Path) -> int:
-    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def _wait_for_nodes(job: Job, kind: str) -> None:

@@ -24,7 +24,7 @@ from pipeline.data.datasets import Scene, class_pixels
 from pipeline.errors import UserError
 from pipeline.work.progress import silent
 from training import ranks
-from training.checkpoints import FILE
+from training.checkpoints import checkpoints
 from training.launch import run_on_ranks
 from training.synchronized import synchronize_norms
 from training.train import Job, check, fit, train
@@ -99,7 +99,7 @@ def test_two_ranks_train_as_one(job: Job, tmp_path: Path, ube: bool, tolerance: 
         0,
         0,
     ]  # they agree when the block ends, at 6
-    alone, together = (torch.load(j.folder / "checkpoint" / FILE, weights_only=True) for j in (one, two))
+    alone, together = (torch.load(checkpoints(j.folder / "checkpoint")[0], weights_only=True) for j in (one, two))
     assert alone["iteration"] == together["iteration"] == 6
     torch.testing.assert_close(together["state"], alone["state"], rtol=0, atol=10 * tolerance)
     assert together["state"]["PrototypeBank"]["counts"].sum() > 0

@@ -15,7 +15,7 @@ from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene, load_image
 from pipeline.errors import UserError
-from training.checkpoints import FILE
+from training.checkpoints import checkpoints
 from training.networks import Segmenter
 from training.pools import GeneratedPool
 from training.predict import predictor
@@ -124,7 +124,7 @@ def test_divergence_stops_and_keeps_a_good_checkpoint(
     with pytest.raises(UserError, match=r"diverged at iteration \d+: .*learning_rate") as error:
         train(tiny_config.model_copy(update=changes), Method(), 0, scenes, [], tmp_path, machine=CPU)
     assert "\n" not in str(error.value)
-    kept = torch.load(tmp_path / "checkpoint" / FILE, weights_only=True)
+    kept = torch.load(checkpoints(tmp_path / "checkpoint")[0], weights_only=True)
     assert kept["iteration"] >= 1
     assert all(weight.isfinite().all() for weight in kept["model"].values())
 

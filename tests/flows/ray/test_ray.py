@@ -29,6 +29,7 @@ from pipeline.work.units import WORK, Unit, claimed
 from tests import ray_loads
 from tests.ray_nodes import ROOT, Node, cluster
 from tests.training.conftest import TINY, write_scenes
+from training.checkpoints import checkpoints
 from training.networks import Segmenter
 from training.train import train
 
@@ -206,7 +207,7 @@ def test_training_goes_on_when_a_rank_is_killed(
     name = "RayTrainWorker" if processes > 1 else "_on_rank"
 
     def ranks() -> list[int]:
-        resumable = (there / "checkpoint" / "state.pt").exists()
+        resumable = bool(checkpoints(there / "checkpoint"))
         return [number for node in nodes[::-1] for number in node.workers(name)][:1] if resumable else []
 
     killer = kill_when(ranks, kill_processes)
