@@ -1,20 +1,21 @@
 """Reads segmenters that others published: DAFormer's and HRDA's checkpoints in mmsegmentation's naming."""
 
-import pickle
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from pipeline.config.training import HrdaConfig
 from pipeline.errors import UserError
+from training.foreign_files import read_tensors
 from training.networks import Segmenter
 
 Weights = dict[str, torch.Tensor]
+_STYLE_BUFFERS = ("proto_mean", "proto_std")
+"""SHADE's basis styles, which training alone uses."""
 
 _ENCODER_NAMES = (
     (r"^backbone\.(patch_embed|block|norm)(\d+)", lambda found: f"encoder.stages.{int(found[2]) - 1}.{found[1]}"),
@@ -57,9 +58,10 @@ def load_mmseg(
 
     What the file's shapes tell is read from them: sizes, depths, reductions, channels, classes, one scale or two. The
     options are what they do not tell, by default as published. Checkpoints of domain adaptation hold a student and its
-    moving average: `teacher` takes the average. UserError: no such file, no such network, or other weights than wanted.
+    moving average: `teacher` takes the average. SHADE's style buffers are left out, and named on the terminal.
+    UserError: no such file, no such network, or other weights than wanted.
     """
-    weights = _chosen(_read(Path(path)), teacher=teacher, path=path)
+    weights = _without_styles(_chosen(read_tensors(Path(path)), teacher=teacher, path=path), path)
     wanted = [f"backbone.patch_embed{stage}.proj.weight" for stage in (1, 2, 3, 4)]
     head = "decode_head.head." if any(name.startswith("decode_head.head.") for name in weights) else "decode_head."
     wanted += [f"{head}conv_seg.weight", f"{head}embed_layers.0.proj.weight", "backbone.block1.0.mlp.fc1.weight"]
@@ -68,12 +70,13 @@ def load_mmseg(
     hrda = None
     if attention is not None:
         hrda = HrdaConfig(detail_crop=detail_crop, attention_channels=len(attention)).model_dump(mode="json")
-    segmenter = Segmenter(
-        {**_encoder_sizes(weights), "num_attention_heads": list(heads), "layer_norm_eps": layer_norm_eps},
-        channels=len(weights[f"{head}embed_layers.0.proj.weight"]),
-        classes=len(weights[f"{head}conv_seg.weight"]),
-        hrda=hrda,
-    )
+    with torch.device("meta"):  # shapes alone: a small file may ask for a network that no memory holds
+        segmenter = Segmenter(
+            {**_encoder_sizes(weights, path), "num_attention_heads": list(heads), "layer_norm_eps": layer_norm_eps},
+            channels=len(weights[f"{head}embed_layers.0.proj.weight"]),
+            classes=len(weights[f"{head}conv_seg.weight"]),
+            hrda=hrda,
+        )
     renamed = _renamed(weights)
     expected = segmenter.state_dict()
     _require(path, missing=expected.keys() - renamed.keys(), unknown=renamed.keys() - expected.keys())
@@ -82,41 +85,36 @@ def load_mmseg(
             f"checkpoint {path}: {other[0]} is {list(renamed[other[0]].shape)}, wanted"
             f" {list(expected[other[0]].shape)}; {len(other)} weights do not fit a DAFormer or HRDA network"
         )
-    segmenter.load_state_dict(renamed)
+    own = {name: weight.to(expected[name].dtype, copy=True).contiguous() for name, weight in renamed.items()}
+    segmenter.load_state_dict(own, assign=True)
     return segmenter.eval()
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    """The state dict of a checkpoint. No code in the file is run."""
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file; wanted a .pth or .safetensors file in mmseg's naming")
-    held: Any
-    try:
-        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty"
-        raise UserError(
-            f"checkpoint {path} cannot be read as tensors alone ({reason}): fetch it again, or save its state_dict as"
-            " safetensors where you trust it"
-        ) from error
-    state: Mapping[str, Any] = held.get("state_dict", held) if isinstance(held, dict) else {}
-    return {name: weight for name, weight in state.items() if isinstance(weight, torch.Tensor)}
-
-
 def _chosen(weights: Mapping[str, torch.Tensor], *, teacher: bool, path: Path | str) -> Weights:
-    """The network's own weights: student or teacher of domain adaptation, or all there are."""
+    """The network's own weights: student or teacher of domain adaptation, or all there are, without DataParallel's
+    prefix."""
+    weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
     prefix = "ema_model." if teacher else "model."
     chosen = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
     if teacher and not chosen:
         raise UserError(f"checkpoint {path} holds no teacher (no names with 'ema_model.'): load it without")
-    return chosen or dict(weights)
+    return chosen or weights
 
 
-def _encoder_sizes(weights: Weights) -> dict[str, Any]:
+def _without_styles(weights: Weights, path: Path | str) -> Weights:
+    styles = [name for name in weights if name.rpartition(".")[2] in _STYLE_BUFFERS]
+    if styles:
+        print(f"flexseg: {path} was trained with SHADE: its {', '.join(sorted(styles))} are left out", file=sys.stderr)
+    return {name: weight for name, weight in weights.items() if name not in styles}
+
+
+def _encoder_sizes(weights: Weights, path: Path | str) -> dict[str, Any]:
     """transformers' config of the MiT, as far as the shapes tell it."""
     hidden = [len(weights[f"backbone.patch_embed{stage}.proj.weight"]) for stage in (1, 2, 3, 4)]
     blocks = [re.match(r"backbone\.block(\d)\.(\d+)\.", name) for name in weights]
     depths = [1 + max((int(b[2]) for b in blocks if b and b[1] == str(stage)), default=0) for stage in (1, 2, 3, 4)]
+    if sum(depths) > len(weights):
+        raise UserError(f"checkpoint {path} names a block number {max(depths) - 1}, but has {len(weights)} weights")
     reductions = []
     for stage in (1, 2, 3, 4):
         reduction = weights.get(f"backbone.block{stage}.0.attn.sr.weight")  # absent where nothing is reduced

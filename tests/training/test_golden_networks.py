@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -120,16 +121,43 @@ def test_golden_wrong_checkpoints_are_one_line(golden: Path, tmp_path: Path) -> 
         load_mmseg(golden / "daformer_mmseg.safetensors", teacher=True)
 
 
-def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "meta": Path("an object")}, tmp_path / "objects.pth")
-    (tmp_path / "cut.pth").write_bytes(b"")
-    (tmp_path / "cut.safetensors").write_bytes(b"12")
-    for name in ("objects.pth", "cut.pth", "cut.safetensors"):
-        with pytest.raises(UserError, match="cannot be read as tensors alone") as caught:
-            load_mmseg(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="no such file"):
-        load_mmseg(tmp_path / "nothing.pth")
+@pytest.mark.parametrize("prefix", ["module.", "module.model.", "model.module."])
+def test_golden_prefixes_of_parallel_training_are_taken_off(golden: Path, tmp_path: Path, prefix: str) -> None:
+    """Case 16, module.pth and best.pth: a DataParallel checkpoint, with mmcv's best score as a NumPy number."""
+    weights = load_file(golden / "daformer_mmseg.safetensors")
+    held = {"state_dict": {prefix + name: weight for name, weight in weights.items()}}
+    torch.save({**held, "meta": {"hook_msgs": {"best_score": np.float64(0.68)}}}, tmp_path / "module.pth")
+    found = load_mmseg(tmp_path / "module.pth").state_dict()
+    wanted = load_mmseg(golden / "daformer_mmseg.safetensors").state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in found.items())
+
+
+def test_golden_style_buffers_of_shade_are_left_out_and_named(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_file(golden / "daformer_mmseg.safetensors")
+    styles = {f"backbone.style.{name}": torch.ones(4, 4) for name in ("proto_mean", "proto_std")}
+    save_file({**weights, **styles}, tmp_path / "shade.safetensors")
+    found = load_mmseg(tmp_path / "shade.safetensors").state_dict()
+    said = capsys.readouterr().err
+    assert "backbone.style.proto_mean, backbone.style.proto_std are left out" in said and said.count("\n") == 1
+    wanted = load_mmseg(golden / "daformer_mmseg.safetensors").state_dict()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in found.items())
+    assert capsys.readouterr().err == ""
+
+
+def test_golden_a_small_file_may_not_ask_for_a_huge_network(golden: Path, tmp_path: Path) -> None:
+    """What is built follows from names and shapes: a block number of a billion, a width that squares."""
+    weights = load_file(golden / "daformer_mmseg.safetensors")
+    block = {"backbone.block1.999999999.norm1.weight": torch.ones(1)}
+    save_file({**weights, **block}, tmp_path / "deep.safetensors")
+    with pytest.raises(UserError, match="block number 999999999, but has"):
+        load_mmseg(tmp_path / "deep.safetensors")
+    wide = {"backbone.patch_embed4.proj.weight": torch.ones(1_000_000, 1, 1, 1)}
+    save_file({**weights, **wide}, tmp_path / "wide.safetensors")
+    with pytest.raises(UserError, match=r"wanted \["):
+        load_mmseg(tmp_path / "wide.safetensors")
 
 
 def upsampled(logits: torch.Tensor, factor: int) -> torch.Tensor:

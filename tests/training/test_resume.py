@@ -84,7 +84,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_said_and_not_trained_on(tmp_path: Path, damage: str, capsys: Capture) -> None:
-    """Case F07: a flipped bit was trained on in 5 of 6 trials, truncated files were tracebacks, empty ones "Aborted."."""
+    """Case F07: flipped bits were trained on in 5 of 6 trials, cut files were tracebacks, empty ones "Aborted."."""
     for iteration in (3, 6, 9):
         save_checkpoint(
             tmp_path, {"identity": "me", "iteration": iteration, "model": torch.full((50,), float(iteration))}
