@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -98,7 +98,12 @@ def _load_pth(path: Path) -> object:
     """What torch.load gives of tensors and plain values, and of NumPy's numbers by either name of their module."""
     number: Any = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(scalar)) for scalar in _SCALARS}
-    allowed = [(number, "numpy.core.multiarray.scalar"), (number, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
+    allowed: list[Any] = [
+        (number, "numpy.core.multiarray.scalar"),
+        (number, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *kinds,
+    ]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
         warnings.simplefilter("ignore")  # on the pickle's protocol
         return torch.load(path, "cpu", weights_only=True)
@@ -119,7 +124,7 @@ def _items(state: object) -> list[tuple[object, object]]:
     return list(state.items()) if isinstance(state, Mapping) else []
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object) -> TypeGuard[torch.Tensor]:
     """Whether it is a tensor with numbers of its own: not sparse, quantized, complex or without data."""
     return (
         isinstance(value, torch.Tensor)
