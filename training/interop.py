@@ -91,14 +91,14 @@ def load_mmseg(
 
 
 def _chosen(weights: Mapping[str, torch.Tensor], *, teacher: bool, path: Path | str) -> Weights:
-    """The network's own weights: student or teacher of domain adaptation, or all there are, without DataParallel's
-    prefix."""
+    """The network's own weights: student or teacher of domain adaptation, or all there are, without the prefixes of
+    DataParallel, which wraps the whole model or what is in it."""
     weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
     prefix = "ema_model." if teacher else "model."
     chosen = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
     if teacher and not chosen:
         raise UserError(f"checkpoint {path} holds no teacher (no names with 'ema_model.'): load it without")
-    return chosen or weights
+    return {name.removeprefix("module."): weight for name, weight in (chosen or weights).items()}
 
 
 def _without_styles(weights: Weights, path: Path | str) -> Weights:
