@@ -1,24 +1,23 @@
 """Segmenters by others, as further rows of the table: transformers models with the 19 Cityscapes classes."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic_core import from_json
+from safetensors import SafetensorError
 
 from evaluation.inference import Network
 from pipeline import hub
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 FILES = (("config.json",), ("preprocessor_config.json",), ("model.safetensors", "model.safetensors.index.json"))
 
 
 def is_transformers(folder: Path) -> bool:
     """Whether the model in a folder is in transformers' layout (ours has no `model_type` in its config.json)."""
-    try:
-        return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    return "model_type" in _json_object(folder / "config.json")
 
 
 def locate(name: str) -> Path:
@@ -36,14 +35,24 @@ def transformers_network(folder: Path, device: torch.device) -> Network:
     """
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
+    # Asked for code of the folder's own, transformers would offer on the terminal to run it; pickles may run code too.
+    safe = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model = AutoModelForSemanticSegmentation.from_pretrained(folder, local_files_only=True)
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        model, loading = AutoModelForSemanticSegmentation.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **safe
+        )
+        processor = AutoImageProcessor.from_pretrained(folder, **safe)
+    except (OSError, ValueError, SafetensorError) as error:
+        if files := _own_code(folder):
+            raise UserError(
+                f"{folder} wants Python code of its own to be run ({files} name it in auto_map), which flexseg never"
+                " does: give a model of a type that transformers itself has"
+            ) from error
         raise UserError(
-            f"{folder} is no transformers model for semantic segmentation with its image processor ({reason})"
+            f"{folder} is no transformers model for semantic segmentation with its image processor"
+            f" ({one_line(error, 160)}); wanted config.json, preprocessor_config.json and safetensors"
         ) from error
+    _check_weights(folder, loading)
     _check_classes(folder, model.config.id2label)
     scale, (mean, std) = _rescale(processor), _normalization(processor)
     mean, std = (values.to(device) for values in (mean, std))
@@ -53,6 +62,31 @@ def transformers_network(folder: Path, device: torch.device) -> Network:
         return torch.as_tensor(model(pixel_values=(image * scale - mean) / std).logits)
 
     return logits
+
+
+def _own_code(folder: Path) -> str:
+    """The files of a folder that name Python code which comes with the model; empty where none does."""
+    names = ("config.json", "preprocessor_config.json", "processor_config.json")
+    return " and ".join(name for name in names if "auto_map" in _json_object(folder / name))
+
+
+def _json_object(file: Path) -> dict[str, object]:
+    """What a JSON file holds; nothing where it is not there, is damaged or holds no object."""
+    try:
+        content = from_json(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _check_weights(folder: Path, loading: dict[str, Any]) -> None:
+    """Weights that the files lack would be random numbers, of which transformers tells its log alone."""
+    lacking = sorted(map(str, [*loading.get("missing_keys", ()), *loading.get("mismatched_keys", ())]))
+    if lacking:
+        raise UserError(
+            f"{folder}: {len(lacking)} of the model's weights are not in its files or have another shape, for instance"
+            f" {lacking[0]}; fetch it again"
+        )
 
 
 def _check_classes(folder: Path, id2label: dict[int, str]) -> None:

@@ -1,6 +1,8 @@
 """From logits to labels: sizes, sliding windows, mirrored and rescaled inputs, confidence, a transformers model."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
@@ -212,3 +215,70 @@ def test_a_model_that_is_not_to_be_had_says_what_to_do(name: str, advice: str) -
     with pytest.raises(UserError, match=advice) as caught:
         transformers_models.locate(name)
     assert "\n" not in str(caught.value)
+
+
+def copied(model: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def changed(file: Path, **entries: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+@pytest.mark.parametrize(
+    "own_code",
+    [
+        {"config.json": {"model_type": "zz"}},
+        {"config.json": {"model_type": "zz"}, "preprocessor_config.json": {}},
+        {"preprocessor_config.json": {"image_processor_type": "Mine"}},
+    ],
+    ids=["the network's", "both", "the processor's"],
+)
+def test_code_of_a_models_folder_is_not_run_whatever_the_terminal_says(
+    hub_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    own_code: dict[str, dict[str, object]],
+) -> None:
+    """Case F03: transformers asks on the terminal whether to run it, and `yes |` said yes."""
+    folder, marker = copied(hub_model, tmp_path / "model"), tmp_path / "marker"
+    names = ("AutoConfig", "AutoModelForSemanticSegmentation", "AutoImageProcessor")
+    for file, entries in own_code.items():
+        changed(folder / file, auto_map=dict.fromkeys(names, "evil.Evil"), **entries)
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass Evil: pass\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 99))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError, match="Python code of its own") as caught:
+        transformers_models.transformers_network(folder, CPU)
+    assert "\n" not in str(caught.value) and all(file in str(caught.value) for file in own_code)
+    assert not marker.exists() and "[y/N]" not in "".join(capfd.readouterr())
+
+
+def test_code_that_is_not_needed_is_left_alone(hub_model: Path, tmp_path: Path) -> None:
+    folder, marker = copied(hub_model, tmp_path / "model"), tmp_path / "marker"
+    changed(folder / "config.json", auto_map={"AutoModelForSemanticSegmentation": "evil.Evil"})
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass Evil: pass\n")
+    transformers_models.transformers_network(folder, CPU)
+    assert not marker.exists()
+
+
+def test_weights_that_are_not_there_or_are_pickled_are_refused(hub_model: Path, tmp_path: Path) -> None:
+    lacking = copied(hub_model, tmp_path / "lacking")
+    weights = load_file(lacking / "model.safetensors")
+    left_out = weights.pop("decode_head.classifier.weight")
+    save_file(weights, lacking / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 of the model's weights .* decode_head\.classifier\.weight"):
+        transformers_models.transformers_network(lacking, CPU)
+    pickled = copied(hub_model, tmp_path / "pickled")
+    (pickled / "model.safetensors").unlink()
+    torch.save(weights | {"decode_head.classifier.weight": left_out}, pickled / "pytorch_model.bin")
+    with pytest.raises(UserError, match="and safetensors"):
+        transformers_models.transformers_network(pickled, CPU)
+    truncated = copied(hub_model, tmp_path / "truncated")
+    (truncated / "model.safetensors").write_bytes((hub_model / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(UserError, match="no transformers model"):
+        transformers_models.transformers_network(truncated, CPU)
