@@ -117,7 +117,7 @@ def _compare(
         errors = error_map(prediction, loaded.label, on_boundary)
         entries.append((method, scores.pixel_accuracy, flat_uri(colorize(prediction)), flat_uri(errors)))
         sheet += [colorize(prediction), errors]
-    save_row(sheet, figures / f"predictions_{file_stem(domain)}_{file_stem(loaded.scene.id)}.png")
+    save_row(sheet, figures / f"{file_stem(f'predictions_{domain}_{loaded.scene.id}')}.png")
     truth = flat_uri(colorize(loaded.label))
     return ComparedScene(domain, loaded.scene.id, photo_uri(loaded.image), truth, entries)
 
