@@ -60,7 +60,7 @@ def _sets(run: Run) -> list[dict[str, Any]]:
 
 
 def _manifests(store: ArtifactStore) -> list[dict[str, Any]]:
-    """Of all finished generated data sets, on this machine and in the remote store."""
+    """The manifests of all finished generated data sets, on this machine and in the remote store."""
     files = store.root.glob(f"{GENERATED.name}/*/{MANIFEST}")
     found = {file.parent.name: read_manifest(file.parent) for file in files if not file.parent.suffix}
     if store.remote is not None:

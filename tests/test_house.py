@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ NO_SECRETS = {"_asdict", "_fields", "_replace", "_exit"}
 
 def python_files(*folders: str) -> list[Path]:
     return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def project_files() -> list[Path]:
@@ -115,7 +121,7 @@ def test_functions_stay_under_50_lines() -> None:
     long = {
         f"{file.relative_to(ROOT)}:{node.name}": lines
         for file in python_files(*PACKAGES)
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) >= 50
     }
@@ -138,11 +144,70 @@ def test_public_names_are_documented(package: str) -> None:
     bare = [
         f"{file.relative_to(ROOT)}:{node.name}"
         for file in python_files(package)
-        for node in ast.parse(file.read_text()).body
+        for node in parsed(file).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
         if not ast.get_docstring(node)
     ]
     assert bare == []
+
+
+def test_a_class_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for file in python_files(*PACKAGES):
+        for node in parsed(file).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_messages_use_plain_words() -> None:
+    guessed = re.compile(r"\b[Mm]en(?:d|ds|ded|ding)\b|\bthe way o[u]t\b")
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in project_files()
+        if file.suffix in {".py", ".md", ".yaml", ".j2", ".toml"} and file.name != "CHANGELOG.md"
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if guessed.search(line)
+    ]
+    assert found == []
+
+
+def test_what_a_field_is_stands_in_its_own_sentence() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {node.value.value}"
+        for file in python_files(*PACKAGES)
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if node.value.value.startswith("Of ")
+    ]
+    assert found == []
+
+
+def test_every_test_can_fail() -> None:
+    checking = {"raises", "fail", "warns", "approx"}
+    functions = [
+        (file, node)
+        for file in python_files("tests")
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+    def called(function: ast.AST) -> set[str]:
+        calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+        return {call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls}
+
+    def checks(function: ast.AST) -> bool:
+        asserts = any(isinstance(node, ast.Assert) for node in ast.walk(function))
+        return asserts or any(name in checking or "assert" in name for name in called(function))
+
+    # A helper that checks counts, once it is called: not one that waits, whose only failure is time running out.
+    helpers = {node.name for _, node in functions if checks(node) and not node.name.startswith(("test_", "wait"))}
+    idle = [
+        f"{file.relative_to(ROOT)}:{node.name}"
+        for file, node in functions
+        if node.name.startswith("test_") and not checks(node) and not called(node) & helpers
+    ]
+    assert idle == []
 
 
 def test_private_names_of_libraries_are_listed() -> None:
@@ -150,7 +215,7 @@ def test_private_names_of_libraries_are_listed() -> None:
     ours = {*PACKAGES, "tests", "benchmarks"}
     bare = []
     for file in python_files(*ours):
-        tree = ast.parse(file.read_text())
+        tree = parsed(file)
         imported = {"torch", "ray"}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):

@@ -25,7 +25,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.work.units import PATIENCE, Load, Unit, claimed, writing
 
 MOST_DEATHS = 3
-"""Of processes that had one unit in hand, lost nodes aside, or of processes that were just started, in a row."""
+"""So many processes in a row may die with one unit in hand, lost nodes aside, or while they start."""
 SILENCE_S = 60.0
 """After this time without a single worker the user is told what is waited for."""
 

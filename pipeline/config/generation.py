@@ -85,7 +85,7 @@ class GenerationConfig(Section):
     feature_cache: Annotated[int, Field(gt=0)] = 1
     """Deep features and ControlNet residuals are computed at every n-th step only (approximate; ours)."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of U-Net and ControlNet. The VAE and the latents stay in float32."""
+    """Number format in which U-Net and ControlNet compute. The VAE and the latents stay in float32."""
     compile: bool = False
     """Compile U-Net and ControlNet with torch.compile: minutes at the start, then faster."""
     batch_size: Annotated[int, Field(gt=0)] = 8

@@ -38,7 +38,7 @@ class NetworkTraining(Section):
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up: half a cosine down to zero, or no change."""
     beta2: Share = 0.99
-    """Of AdamW; 0.999 in DGInStyle's released code."""
+    """AdamW's decay of the squared gradients; 0.999 in DGInStyle's released code."""
     ema: Share = 0.0
     """Decay of the weights' exponential moving average, which is what is saved; 0 saves the last weights."""
     checkpoint_every: Positive = 100
@@ -111,12 +111,12 @@ class WeightsConfig(Section):
     crop: tuple[Positive, Positive] = (64, 128)
     """Height and width in px of the crops that the generator learns to make."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Of the networks' sums; weights, their averages and the optimizer's state stay float32."""
+    """Number format in which the networks compute; weights, their averages and the optimizer's state stay float32."""
     source: FineTuning | str
     """How the source U-Net is trained, or where a trained one is: `yurujaja/DGInStyle/U-Net-Source-Finetuned`."""
     controlnet: FineTuning
     prompt: str = "A city street scene with {classes}."
-    """Of the ControlNet's crops; `{classes}` are the names of the classes that a crop shows."""
+    """Text that the ControlNet sees beside a crop; `{classes}` are the names of the classes that the crop shows."""
     class_separator: str = ", "
     """Between the names in `{classes}`; DGInStyle's released code has a space."""
 
