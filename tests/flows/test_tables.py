@@ -2,7 +2,6 @@
 they are; without a terminal nothing is cut (case 18)."""
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from evaluation.bootstrap import Difference, interval
 from evaluation.compare import Comparison
 from evaluation.image_counts import ImageCounts, read_image_counts, stack
 from evaluation.pixel_counts import no_counts
-from evaluation.report_schema import BandCurve, DomainFacts, MethodRow, Report, ScoreStat
 from evaluation.schema import read_evaluation
 from flows import tables
 from flows.commands.data_check import Finding
@@ -27,10 +25,8 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.requests import Box, GenerationRequest
 from pipeline.store.artifacts import Artifact, Event
+from tests.made_reports import ODD, made_report
 from tests.scored import write_evaluation
-
-ODD = "[bold]d[/bold] [/] :warning: $x_{$"
-"""A name that rich would read as markup, as an error in markup, as an emoji; and matplotlib as a formula."""
 
 
 def cells(table: Table) -> list[dict[str, str]]:
@@ -99,48 +95,6 @@ def test_scores_and_classes_stand_under_their_headings(tmp_path: Path, domains: 
     for train_id, row in enumerate(cells(classes_table(evaluation))):
         expected = {name: percent(evaluation.domains[name].iou[train_id]) for name in domains}
         assert row == {"class": CLASS_NAMES[train_id]} | expected
-
-
-def made_report(*domains: str, seeds: int = 3) -> Report:
-    """Two methods whose every number is another one."""
-    numbers = iter(np.arange(1, 999) / 1000)
-    places = [*domains, "average"]
-
-    def stats() -> dict[str, ScoreStat]:
-        spread = None if seeds == 1 else float(next(numbers)) / 10
-        return {place: ScoreStat(mean=float(next(numbers)), spread=spread, values=(0.5,) * seeds) for place in places}
-
-    def row(name: str) -> MethodRow:
-        return MethodRow(
-            name=name,
-            seeds=tuple(range(seeds)),
-            miou=stats(),
-            pixel_accuracy=dict(stats()),
-            boundary_error=dict(stats()),
-            interior_error=dict(stats()),
-            ece=dict(stats()),
-            iou={},
-            conditions={},
-            band_curve=BandCurve(px=(), boundary=(), interior=()),
-            calibration=None,
-            gain={},
-            curves=(),
-        )
-
-    return Report(
-        headline="",
-        findings=(),
-        name="r",
-        baseline="source only",
-        band=2,
-        domains=tuple(DomainFacts(name=name, images=1, scale="1", skipped=(), conditions={}) for name in domains),
-        methods=(row("source only"), row(ODD)),
-        published=None,
-        generated=None,
-        seconds={},
-        provenance={},
-        confusion={},
-    )
 
 
 @pytest.mark.parametrize("score", ["miou", "boundary_error", "interior_error"])
@@ -289,31 +243,3 @@ def test_two_columns_of_one_name_are_no_rows() -> None:
     with pytest.raises(ValueError, match="one heading"):
         named_rows(columns, ["a"])
     assert tables.table("", columns, ["a"]).row_count == 1
-
-
-@pytest.mark.parametrize("width", ["40", "80", None])
-def test_without_a_terminal_nothing_is_cut_or_folded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: str | None
-) -> None:
-    """Case 18: a log had its tables cut to 80 columns, with two columns called "bound" and "inter"."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
-    if width is not None:
-        monkeypatch.setenv("COLUMNS", width)
-    report = made_report("own-photographs-of-the-winter", "a data set with a long name", ODD)
-    tables.console().print(methods_table(report))
-    tables.console().print(f"Report: {'x' * 300} {ODD}")
-    printed = capsys.readouterr().out
-    for name in (*report.places, *(method.name for method in report.methods)):
-        assert name in printed
-    assert "…" not in printed and f"{'x' * 300} {ODD}\n" in printed
-
-
-def test_on_a_narrow_terminal_cells_are_folded_and_not_cut() -> None:
-    report = made_report("own-photographs-of-the-winter", "snow")
-    console = Console(width=44, file=io.StringIO(), record=True, color_system=None)
-    console.print(methods_table(report))
-    text = console.export_text()
-    letters = "".join(
-        line.strip("┃│").replace("┃", "│").split("│")[1].strip() for line in text.splitlines() if "┃" in line
-    )
-    assert "…" not in text and letters == "own-photographs-of-the-winter"

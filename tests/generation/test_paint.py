@@ -160,7 +160,7 @@ def test_a_loras_file_is_part_of_the_key(lora: tuple[Path, Generator], tmp_path:
 def test_loras_that_cannot_be_used_are_one_line(tiny_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a folder with 0 safetensors files"):
         lora_file(str(tmp_path))
-    with pytest.raises(UserError, match="no file, no folder and no place on the Hub"):
+    with pytest.raises(UserError, match="neither a folder here nor a place on the Hugging Face Hub"):
         lora_file("nowhere")
     with pytest.raises(UserError, match="the Hub does not give"):
         lora_file("nobody/nothing-of-the-kind")
