@@ -29,11 +29,10 @@ from pipeline.data.labels import TRAIN_IDS
 from pipeline.seeding import generator
 from pipeline.toytown import render_source
 from training.data import Batch, TrainingSet, loader_rate
-from training.draws import Drawer
+from training.draws import Drawer, RareClassSampler
 from training.networks import Segmenter
 from training.optimization import build_optimizer
 from training.pools import ScenePool
-from training.sampling import RareClassSampler
 from training.state import StepState
 from training.step import train_step
 
@@ -93,8 +92,8 @@ class Stepper:
     def _step(self, batch: Batch) -> torch.Tensor:
         batch = Batch(*(tensor.to(self.device) for tensor in batch))
         self.optimizer.zero_grad(set_to_none=True)
-        random = torch.Generator().manual_seed(self.done)
-        terms = train_step(self.network, batch, self.config, self.method, self.state, random)
+        torch_rng = torch.Generator().manual_seed(self.done)
+        terms = train_step(self.network, batch, self.config, self.method, self.state, torch_rng)
         terms.total.backward()
         self.optimizer.step()
         self.done += 1

@@ -1,10 +1,11 @@
-"""From scenes and generated images to batches of crops.
+"""From drawn images to batches of crops.
 
-A crop depends on nothing but its `Draw` and the run's seed, so batches are the same with any number of workers.
+`draws.py` says which image comes next, `pools.py` reads it. A crop depends on nothing but its `Draw` and the run's
+seed, so batches are the same with any number of workers.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -15,26 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import UserError
 from pipeline.seeding import generator
+from training.draws import Draw
 from training.photometric import draw_distortion
-from training.pools import Pool
+from training.pools import ImagePool
 
 CACHE_BYTES = 2**30
 """A pool whose decoded images fit in here keeps them in memory (per loader process)."""
 CROP_TRIES = 10
-
-
-class Draw(NamedTuple):
-    """Which image becomes which sample.
-
-    `pool` 0 is the source, 1 the generated data; `image` is an index into it; `wanted_class` is the train id that the
-    crop should show, -1 for none; `position` is the sample's place in the global batch.
-    """
-
-    pool: int
-    image: int
-    wanted_class: int
-    iteration: int
-    position: int
 
 
 class Batch(NamedTuple):
@@ -51,7 +39,7 @@ Reader = Callable[[int], tuple[np.ndarray, np.ndarray]]
 class TrainingSet(Dataset[Batch]):
     """Crops by `Draw`; a `DataLoader` collates them to a `Batch`."""
 
-    def __init__(self, pools: Sequence[Pool], config: TrainingConfig, seed: int) -> None:
+    def __init__(self, pools: Sequence[ImagePool], config: TrainingConfig, seed: int) -> None:
         self.pools = pools
         self.config = config
         self.seed = seed
@@ -60,18 +48,18 @@ class TrainingSet(Dataset[Batch]):
             check_crop(reader(0)[1], config.crop)  # here, as loader workers wrap their errors in a traceback
 
     def __getitem__(self, draw: Draw) -> Batch:
-        random = generator(self.seed, "sample", draw.iteration, draw.position)
+        rng = generator(self.seed, "sample", draw.iteration, draw.position)
         image, label = self.readers[draw.pool](draw.image)
-        top, left = self._corner(label, draw.wanted_class, random)
+        top, left = self._corner(label, draw.wanted_class, rng)
         height, width = self.config.crop
         window = np.s_[top : top + height, left : left + width]
         image, label = image[window], label[window]
-        if random.random() < 0.5:
+        if rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         return Batch(
             torch.tensor(image.transpose(2, 0, 1).copy()),
             torch.tensor(label.copy()),
-            torch.tensor(draw_distortion(random)),
+            torch.tensor(draw_distortion(rng)),
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -81,13 +69,13 @@ class TrainingSet(Dataset[Batch]):
         self.__dict__.update(state)
         self.readers = [_reader(pool) for pool in self.pools]
 
-    def _corner(self, label: np.ndarray, wanted: int, random: np.random.Generator) -> tuple[int, int]:
+    def _corner(self, label: np.ndarray, wanted: int, rng: np.random.Generator) -> tuple[int, int]:
         """Top left px of the crop: the first of ten tries that shows enough of the wanted class, else the last."""
         check_crop(label, self.config.crop)
         height, width = self.config.crop
         corner = (0, 0)
         for _ in range(CROP_TRIES if wanted >= 0 else 1):
-            top, left = random.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
+            top, left = rng.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
             corner = (int(top), int(left))
             shown = np.count_nonzero(label[top : top + height, left : left + width] == wanted)
             if shown > self.config.rare_class_crop:
@@ -104,19 +92,6 @@ def check_crop(label: np.ndarray, crop: tuple[int, int]) -> None:
         )
 
 
-class BlockSampler:
-    """A `DataLoader`'s batch sampler whose batches are set anew for every block, so that workers live on."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Draw]] = []
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 def loader_rate(samples: TrainingSet, batches: Sequence[Sequence[Draw]], workers: int) -> float:
     """Images per second that a loader of its own gives of `batches` while nothing else is done; the first batch, for
     which its workers must start, is left out."""
@@ -130,7 +105,7 @@ def loader_rate(samples: TrainingSet, batches: Sequence[Sequence[Draw]], workers
     return images / (time.perf_counter() - start)
 
 
-def _reader(pool: Pool) -> Reader:
+def _reader(pool: ImagePool) -> Reader:
     """`pool.read`, with a memory where everything fits."""
     image, label = pool.read(0)
     fits = (image.nbytes + label.nbytes) * len(pool) <= CACHE_BYTES

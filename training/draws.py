@@ -1,17 +1,43 @@
-"""Which images a block of iterations trains on.
+"""Which image comes next: mix of pools, hardness-aware sampling (HAS, FLEX-Seg), rare-class sampling (RCS, DAFormer).
 
-Draws depend on the seed, the block's first iteration and the hardness known before the block: neither on workers nor
-on when a run was interrupted.
+For every sample of a batch the `Drawer` decides, in this order:
+
+1. from which pool: source (0) or generated (1), in the stated mix;
+2. whether the draw follows hardness. At t% of the training it is plain with probability threshold(t), which falls; else
+   the image is drawn by softmax of the moving average of its own loss;
+3. a plain draw takes from the source a rare class and then an image that holds it, if rare-class sampling is on, and
+   any image of the pool otherwise.
+
+`pools.py` then reads the image and `data.py` cuts the crop. Draws depend on the seed, the block's first iteration and
+the hardness known before the block: neither on workers nor on when a run was interrupted. That is why a block of
+iterations is drawn at once, and why hardness that was learned in a block acts from the next one on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from pipeline.config.training import HasConfig, Method, TrainingConfig
+from pipeline.data.rare_classes import rare_class_probabilities
+from pipeline.errors import UserError
 from pipeline.seeding import generator
-from training.data import Draw
-from training.sampling import HardnessSampler, RareClassSampler, hardness_threshold
+
+Schedule = Literal["sigmoid", "linear", "none"]
+
+
+class Draw(NamedTuple):
+    """Which image becomes which sample.
+
+    `pool` 0 is the source, 1 the generated data; `image` is an index into it; `wanted_class` is the train id that the
+    crop should show, -1 for none; `position` is the sample's place in the global batch.
+    """
+
+    pool: int
+    image: int
+    wanted_class: int
+    iteration: int
+    position: int
 
 
 class Drawer:
@@ -22,7 +48,7 @@ class Drawer:
     """
 
     def __init__(
-        self, config: TrainingConfig, method: Method, seed: int, images: Sequence[int], rare: RareClassSampler | None
+        self, config: TrainingConfig, method: Method, seed: int, images: Sequence[int], rare: "RareClassSampler | None"
     ) -> None:
         self.config = config
         self.method = method
@@ -36,10 +62,11 @@ class Drawer:
 
     def block(self, start: int, iterations: int) -> list[list[Draw]]:
         """The global batches of `iterations` iterations from `start` on."""
-        random = generator(self.seed, "draws", start)
+        rng = generator(self.seed, "draws", start)
+        # Once per block: the probabilities of a large pool cost more than all its draws.
         chances = [sampler.probabilities() for sampler in self.hardness] if self.method.has else []
         return [
-            [self._draw(random, chances, iteration, position) for position in range(self.config.batch_size)]
+            [self._draw(rng, chances, iteration, position) for position in range(self.config.batch_size)]
             for iteration in range(start, start + iterations)
         ]
 
@@ -48,16 +75,112 @@ class Drawer:
         for draw, loss in zip(draws, losses, strict=True):
             self.hardness[draw.pool].update(draw.image, loss)
 
-    def _draw(self, random: np.random.Generator, chances: list[np.ndarray], iteration: int, position: int) -> Draw:
-        pool = int(len(self.hardness) > 1 and random.random() < self.generated_share)
+    def _draw(self, rng: np.random.Generator, chances: list[np.ndarray], iteration: int, position: int) -> Draw:
+        # The short circuits count: a method without a second pool or without HAS draws no number for that choice.
+        pool = int(len(self.hardness) > 1 and rng.random() < self.generated_share)
         count = len(self.hardness[pool].hardness)
-        if self.method.has and random.random() > _threshold(self.config.has, iteration / self.config.iterations):
-            return Draw(pool, int(random.choice(count, p=chances[pool])), -1, iteration, position)
+        if self.method.has and rng.random() > _threshold(self.config.has, iteration / self.config.iterations):
+            return Draw(pool, int(rng.choice(count, p=chances[pool])), -1, iteration, position)
         if pool == 0 and self.rare is not None:
-            index, wanted = self.rare.draw(random)
+            index, wanted = self.rare.draw(rng)
             return Draw(pool, index, wanted, iteration, position)
-        return Draw(pool, int(random.integers(count)), -1, iteration, position)
+        return Draw(pool, int(rng.integers(count)), -1, iteration, position)
+
+
+class HardnessSampler:
+    """A moving average of each image's loss, (N,) float64, and how often each was seen, (N,) int64."""
+
+    def __init__(self, images: int, *, rate: float = 0.9, temperature: float = 1.0) -> None:
+        self.hardness = np.zeros(images)
+        self.counts = np.zeros(images, dtype=np.int64)
+        self.rate = rate
+        self.temperature = temperature
+
+    def update(self, index: int, loss: float) -> None:
+        """h <- rate h + (1 - rate) loss; the first sighting copies the loss (ours)."""
+        seen = self.counts[index] > 0
+        self.hardness[index] = self.rate * self.hardness[index] + (1 - self.rate) * loss if seen else loss
+        self.counts[index] += 1
+
+    def probabilities(self) -> np.ndarray:
+        """softmax(h / temperature), (N,) float64; unseen images hold the mean of the seen (ours)."""
+        # With 0 instead, an image would be drawn the less the longer nobody has looked at it.
+        seen = self.counts > 0
+        mean = self.hardness[seen].mean() if seen.any() else 0.0
+        return _softmax(np.where(seen, self.hardness, mean) / self.temperature)
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """What a checkpoint keeps."""
+        return {"hardness": self.hardness.copy(), "counts": self.counts.copy()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes up a checkpoint's `state()`."""
+        self.hardness, self.counts = np.array(state["hardness"]), np.array(state["counts"])
+
+
+class RareClassSampler:
+    """Draws a class, then an image that holds it. pixels: (N,C) pixels per image and class.
+
+    An image holds a class from `minimum` px on. A class that no image holds so often is never drawn.
+    """
+
+    def __init__(self, pixels: np.ndarray, *, temperature: float = 0.01, minimum: int = 3000) -> None:
+        self.images = [np.flatnonzero(pixels[:, c] > minimum) for c in range(pixels.shape[1])]
+        held = np.array([len(images) > 0 for images in self.images])
+        if not held.any():
+            raise ValueError(f"no image has more than {minimum} px of any class: lower the minimum")
+        self.chances = rare_class_probabilities(pixels.sum(axis=0), temperature, held)
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """(image index, class)."""
+        wanted = int(rng.choice(len(self.chances), p=self.chances))
+        return int(rng.choice(self.images[wanted])), wanted
+
+
+class BlockSampler:
+    """A `DataLoader`'s batch sampler whose batches are set anew for every block, so that workers live on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Draw]] = []
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def rare_classes(config: TrainingConfig, pixels: np.ndarray) -> RareClassSampler | None:
+    """The config's rare-class sampling by the class statistics (N,19) of the scenes that are trained on; None where it
+    is off. UserError where no scene holds enough of any class."""
+    if not config.rare_classes:
+        return None
+    if pixels.max() <= config.rare_class_pixels:
+        raise UserError(
+            f"no source image has more than training.rare_class_pixels {config.rare_class_pixels} px of any class:"
+            " lower it, or set training.rare_classes to false"
+        )
+    return RareClassSampler(pixels, temperature=config.rare_class_temperature, minimum=config.rare_class_pixels)
+
+
+def hardness_threshold(
+    t: float, schedule: Schedule = "sigmoid", steepness: float = 0.05, midpoint: float = 50.0
+) -> float:
+    """Probability of a plain draw at t = 100 x iteration / iterations: 1 / (1 + exp(k (t - m))).
+
+    `linear` falls from 1 to 0, `none` is always 0: every draw is weighted by hardness (the paper's ablation).
+    """
+    if schedule == "none":
+        return 0.0
+    if schedule == "linear":
+        return 1.0 - t / 100.0
+    return float(1.0 / (1.0 + np.exp(steepness * (t - midpoint))))
 
 
 def _threshold(config: HasConfig, done: float) -> float:
     return hardness_threshold(100 * done, config.schedule, config.steepness, config.midpoint)
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(values - values.max())
+    return np.asarray(exponentials / exponentials.sum())

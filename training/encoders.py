@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel, SegformerModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, SegformerModel
 from transformers.utils import logging
 
 from pipeline.config.training import NetworkConfig
@@ -57,19 +59,14 @@ def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
     """An encoder with the weights of a local folder or Hub name. UserError if it can't be had or is not whole."""
     folder = find_pretrained(name).folder
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if config.model_type not in _KINDS:
-            raise UserError(
-                f"training.network.pretrained {name!r} is a {config.model_type!r} model, wanted one of {_KINDS}: take"
-                " for instance nvidia/mit-b5 or microsoft/resnet-101"
-            )
+        config = _published_config(name, folder)
         if config.model_type == "segformer":
             config.drop_path_rate = drop_path
         with _quietly():
             encoder, info = AutoModel.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, SafetensorError) as error:
         raise UserError(
             f"training.network.pretrained {name!r} does not load ({one_line(error)}): fetch it again, or take another"
         ) from error
@@ -79,6 +76,21 @@ def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
             f" ({', '.join(lacking[:3])}): fetch it again"
         )
     return _with_published_eps(encoder)
+
+
+def _published_config(name: str, folder: Path) -> PreTrainedConfig:
+    """The config of a folder or Hub name. UserError unless transformers itself has the network: Python code that lies
+    beside the weights is never run (transformers would ask on the terminal, and take a piped 'y' for an answer)."""
+    kind = PreTrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
+    if kind not in _KINDS:
+        raise UserError(
+            f"training.network.pretrained {name!r} is a {kind!r} model, wanted one of {_KINDS} (code of its own is not"
+            " run): take for instance nvidia/mit-b5 or microsoft/resnet-101"
+        )
+    config: PreTrainedConfig = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return config
 
 
 def config_of(encoder: PreTrainedModel) -> dict[str, Any]:

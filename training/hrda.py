@@ -12,7 +12,7 @@ GRID = 8
 """px of the network's input: boxes keep to multiples, so that a cell of the context (its half) is never cut."""
 
 
-class Box(NamedTuple):
+class CropBox(NamedTuple):
     """A rectangle in px of the network's input; ends are exclusive."""
 
     top: int
@@ -26,25 +26,25 @@ class Box(NamedTuple):
         return slice(top, bottom), slice(left, right)
 
 
-def draw_box(size: tuple[int, int], detail: tuple[int, int], random: torch.Generator) -> Box:
+def draw_box(size: tuple[int, int], detail: tuple[int, int], torch_rng: torch.Generator) -> CropBox:
     """A random detail crop of `detail` px in an input of `size` px (height, width), on the grid."""
     sides: list[int] = []
     for length, wanted in zip(size, detail, strict=True):
-        start = GRID * int(torch.randint((length - wanted) // GRID + 1, (), generator=random))
+        start = GRID * int(torch.randint((length - wanted) // GRID + 1, (), generator=torch_rng))
         sides += [start, start + wanted]
-    return Box(*sides)
+    return CropBox(*sides)
 
 
-def windows(size: tuple[int, int], window: tuple[int, int]) -> list[Box]:
+def windows(size: tuple[int, int], window: tuple[int, int]) -> list[CropBox]:
     """Windows that cover `size` px and overlap by half; those that would stick out end at the border."""
     tops, lefts = (window_starts(length, side, side // 2) for length, side in zip(size, window, strict=True))
     height, width = (min(pair) for pair in zip(size, window, strict=True))
-    return [Box(top, top + height, left, left + width) for top in tops for left in lefts]
+    return [CropBox(top, top + height, left, left + width) for top in tops for left in lefts]
 
 
 def averaged(
     image: torch.Tensor,
-    boxes: Sequence[Box],
+    boxes: Sequence[CropBox],
     predict: Callable[[torch.Tensor], torch.Tensor],
     *,
     stride: int,
@@ -69,7 +69,7 @@ def averaged(
     return total / counts
 
 
-def fuse(context: torch.Tensor, detail: torch.Tensor, attention: torch.Tensor, box: Box) -> torch.Tensor:
+def fuse(context: torch.Tensor, detail: torch.Tensor, attention: torch.Tensor, box: CropBox) -> torch.Tensor:
     """Logits of both scales -> (B,C,H/4,W/4): up((1 - a) context) + up(a) detail, where a is 0 outside the box.
 
     context, attention: (B,C,H/8,W/8); detail: (B,C,h/4,w/4) of the `box`, which is h x w px.

@@ -1,7 +1,7 @@
 """The training loop's state: what one iteration changes, what is logged after each block, what a checkpoint holds."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,18 @@ from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
+from pipeline.work.progress import Track
 from training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
-from training.data import Batch, BlockSampler, Draw, TrainingSet
-from training.draws import Drawer
+from training.data import Batch, TrainingSet
+from training.draws import BlockSampler, Draw, Drawer
+from training.interrupts import Interrupts
+from training.launch import Stop
 from training.networks import Segmenter
+from training.pools import ImagePool
 from training.ranks import gathered, rank, summed, world_size
 from training.state import StepState
 from training.step import LossTerms, train_step
+from training.validation import validate
 
 TERMS = LossTerms._fields[:-1]
 """What the log holds of every block; the last field is the loss per image."""
@@ -60,6 +65,22 @@ class Loop:
         assert isinstance(segmenter, Segmenter)
         return segmenter
 
+    def run(self, watched: ImagePool, progress: Track, interrupts: Interrupts, stop: Stop) -> None:
+        """All iterations that are left: draw, step, and at a block's end learn, log, validate on the `watched` images
+        and save where that is due. KeyboardInterrupt, after a checkpoint, once a signal or `stop` asks for it."""
+        with torch.random.fork_rng(), interrupts.held():
+            self.model.train()
+            total, done = self.config.iterations, self.iteration
+            for batch in progress(
+                self.batches(), total=total, description="training", done=done, note=lambda: self.note
+            ):
+                self.step(batch)
+                if self.at_block_end:
+                    self._end_block(watched)
+                if self.stops(interrupts.came or stop()):
+                    self.save()
+                    raise KeyboardInterrupt
+
     def batches(self) -> Iterator[Batch]:
         """This rank's batches from `iteration` to the end; each block is drawn when its first batch is asked for."""
         sampler = BlockSampler()
@@ -83,7 +104,9 @@ class Loop:
     def step(self, batch: Batch) -> None:
         """One iteration: forward, backward, update. Its randomness follows from seed, iteration and rank alone."""
         torch.manual_seed(derive_seed(self.seed, "dropout", self.iteration, rank()))
-        random = torch.Generator().manual_seed(derive_seed(self.seed, "step", self.iteration))  # the same on every rank
+        torch_rng = torch.Generator().manual_seed(
+            derive_seed(self.seed, "step", self.iteration)
+        )  # the same on every rank
         batch = Batch(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch))
         parts = [Batch(*tensors) for tensors in zip(*(t.chunk(self.config.accumulation) for t in batch), strict=True)]
         terms = torch.zeros(len(TERMS), device=self.accelerator.device)
@@ -91,7 +114,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         for part, share in zip(parts, _shares(parts), strict=True):
             with nullcontext() if part is parts[-1] else self.accelerator.no_sync(self.model):
-                losses = train_step(self.model, part, self.config, self.method, self.state, random)
+                losses = train_step(self.model, part, self.config, self.method, self.state, torch_rng)
                 self.accelerator.backward(losses.total * share)
             terms += torch.stack(losses[:-1]).detach() * share
             per_image.append(losses.per_image)
@@ -108,7 +131,7 @@ class Loop:
         """Whether the block's last iteration is done."""
         return self.iteration % self.config.block == 0 or self.iteration == self.config.iterations
 
-    def finish_block(self) -> dict[str, float]:
+    def finish_block(self) -> dict[str, float | None]:
         """Teaches the sampler the block's losses and gives the block's means for the log. UserError on divergence."""
         rows = self._checked_rows()
         for draws, losses in zip(self.draws, rows[:, len(TERMS) :].tolist(), strict=True):
@@ -159,12 +182,12 @@ class Loop:
         if self.accelerator.is_main_process:
             self.log.write_text("" if state is None else state["log"])
 
-    def write_log(self, record: dict[str, Any]) -> None:
-        """Appends one line to log.jsonl and tells the tracker."""
+    def write_log(self, record: Mapping[str, float | None]) -> None:
+        """Appends one line to log.jsonl and tells the tracker. None is a number that does not exist."""
         if self.accelerator.is_main_process:
             with self.log.open("a") as lines:
-                lines.write(json.dumps({"iteration": self.iteration, **record}) + "\n")
-            self.accelerator.log(record, step=self.iteration)
+                lines.write(json.dumps({"iteration": self.iteration, **record}, allow_nan=False) + "\n")
+            self.accelerator.log({name: v for name, v in record.items() if v is not None}, step=self.iteration)
 
     @property
     def log(self) -> Path:
@@ -183,6 +206,21 @@ class Loop:
         settings = self.config.model_dump_json(exclude={"methods", "seeds"}, exclude_defaults=True)
         method = self.method.model_dump_json(exclude_defaults=True)  # so that an option more changes nothing
         return f"{derive_seed(settings, method, self.seed, images):x}"
+
+    def _end_block(self, watched: ImagePool) -> None:
+        """Logs the block; validates and checkpoints where they are due."""
+        record = self.finish_block()
+        last = self.iteration == self.config.iterations
+        if len(watched) and (last or self._due(self.config.validation_every)):
+            preview = self.folder / "previews" / f"{self.iteration:06d}.png"
+            record["validation_miou"] = validate(self.segmenter, watched, self.config.scale, preview)
+        self.write_log(record)
+        if last or self._due(self.config.checkpoint_every):
+            self.save()
+
+    def _due(self, every: int) -> bool:
+        """Whether a multiple of `every` lies in the block that has just ended."""
+        return self.iteration // every > (self.iteration - len(self.draws)) // every
 
     def _checked_rows(self) -> torch.Tensor:
         """(iterations, T + B) on the CPU. UserError if a loss is not finite or above the limit."""

@@ -10,12 +10,16 @@ from torch.nn.functional import interpolate
 
 from pipeline.config.training import HrdaConfig, NetworkConfig
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
+from pipeline.errors import UserError
 from training.decoder import FusionDecoder, ScaleAttention
 from training.encoders import build_encoder, config_of, encoder_config, pretrained_encoder, stages
-from training.hrda import Box, averaged, fuse, windows
+from training.hrda import CropBox, averaged, fuse, windows
 
 STRIDE = 4
 """Image px per cell of the logits, each side."""
+LAYOUT_VERSION = 1
+"""Of a stored segmenter: names and shapes of its weights, and what its config.json holds. Raise it when either changes
+so that a folder of before could be read wrongly."""
 WINDOWS_AT_ONCE = 8
 """Detail windows of an image that go through the network together: bounds the memory of a prediction."""
 _MEAN = (123.675, 116.28, 103.53)
@@ -50,7 +54,7 @@ The scale at which a segmenter is tested moves its scores: state it beside them.
 """
 
 
-class Prediction(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What the network says of a batch of images (B,3,H,W)."""
 
     logits: torch.Tensor
@@ -71,6 +75,18 @@ def network_input(image: torch.Tensor, scale: float) -> torch.Tensor:
     return (image - mean) / std
 
 
+def check_layout(what: str, version: object) -> None:
+    """UserError unless this flexseg reads stored segmenters of this layout version. what: which one is read."""
+    if version == LAYOUT_VERSION:
+        return
+    newer = isinstance(version, int) and version > LAYOUT_VERSION
+    fix = "install that flexseg or a newer one" if newer else "convert or train it again, or load it with that flexseg"
+    raise UserError(
+        f"{what} was stored by {'a newer' if newer else 'another'} flexseg (layout version {version!r}, this one reads"
+        f" {LAYOUT_VERSION}): {fix}"
+    )
+
+
 class Segmenter(
     nn.Module,
     PyTorchModelHubMixin,
@@ -84,8 +100,11 @@ class Segmenter(
     `save_pretrained(folder)` writes config.json, model.safetensors and a model card, `Segmenter.from_pretrained(folder,
     strict=True)` reads them.
 
+    UserError: a folder of another layout version.
+
     encoder: transformers' config of it as a dict; channels: of the decoder and its features; hrda: an `HrdaConfig` as a
-    dict, None for DAFormer; scale: the input's size over the image's in training, for the record.
+    dict, None for DAFormer; scale: the input's size over the image's in training, for the record; layout_version: that
+    of the folder that it is read from (folders without one are of version 1).
     """
 
     def __init__(
@@ -94,10 +113,13 @@ class Segmenter(
         channels: int = 256,
         dropout: float = 0.1,
         classes: int = NUM_CLASSES,
+        *,
         hrda: Mapping[str, Any] | None = None,
         scale: float = 1.0,
+        layout_version: int = LAYOUT_VERSION,
     ) -> None:
         super().__init__()
+        check_layout("this segmenter", layout_version)
         self.scale = scale
         self.encoder = build_encoder(encoder)
         sizes = self.encoder.config.hidden_sizes
@@ -109,15 +131,15 @@ class Segmenter(
         if self.hrda is not None:
             self.attention = ScaleAttention(sizes, self.hrda.attention_channels, dropout, classes)
 
-    def forward(self, image: torch.Tensor, box: Box | None = None) -> Prediction:
-        """Normalized image (B,3,H,W) -> its prediction.
+    def forward(self, image: torch.Tensor, box: CropBox | None = None) -> NetworkOutput:
+        """Normalized image (B,3,H,W) -> what the network says.
 
         HRDA wants height and width in multiples of 8. It looks at the detail crop `box` alone, as in training, or
         without one at overlapping detail windows all over the image.
         """
         if self.hrda is None:
             features = self.decoder(stages(self.encoder, image))
-            return Prediction(self.classifier(self.dropout(features)), features)
+            return NetworkOutput(self.classifier(self.dropout(features)), features)
         height, width = image.shape[2:]
         half = interpolate(image, (height // 2, width // 2), mode="bilinear", align_corners=False)
         context = stages(self.encoder, half)
@@ -125,10 +147,10 @@ class Segmenter(
         logits, attention = self.classifier(self.dropout(features)), self.attention(context)
         if box is not None:
             detail = self._logits(image[:, :, *box.at(1)])
-            return Prediction(fuse(logits, detail, attention, box), features, detail)
+            return NetworkOutput(fuse(logits, detail, attention, box), features, detail)
         boxes = windows((height, width), self.hrda.detail_crop)
         detail = averaged(image, boxes, self._logits, stride=STRIDE, at_once=WINDOWS_AT_ONCE)
-        return Prediction(fuse(logits, detail, attention, Box(0, height, 0, width)), features)
+        return NetworkOutput(fuse(logits, detail, attention, CropBox(0, height, 0, width)), features)
 
     @classmethod
     def create(cls, config: NetworkConfig, seed: int, scale: float = 1.0) -> Self:

@@ -17,16 +17,16 @@ class Distortion(NamedTuple):
     """1: contrast before saturation and hue, 0: after."""
 
 
-def draw_distortion(random: np.random.Generator) -> Distortion:
+def draw_distortion(rng: np.random.Generator) -> Distortion:
     """Each part acts on every second image: brightness +-32, contrast and saturation 0.5 to 1.5, hue +-36 degrees."""
-    acts = random.random(4) < 0.5
-    brightness, contrast, saturation, hue = random.uniform((-32, 0.5, 0.5, -36), (32, 1.5, 1.5, 36))
+    acts = rng.random(4) < 0.5
+    brightness, contrast, saturation, hue = rng.uniform((-32, 0.5, 0.5, -36), (32, 1.5, 1.5, 36))
     return Distortion(
         brightness if acts[0] else 0.0,
         contrast if acts[1] else 1.0,
         saturation if acts[2] else 1.0,
         hue if acts[3] else 0.0,
-        float(random.random() < 0.5),
+        float(rng.random() < 0.5),
     )
 
 

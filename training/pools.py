@@ -10,13 +10,14 @@ from PIL import Image
 from pipeline.config.training import TrainingConfig
 from pipeline.data.datasets import Scene, load_image, load_label
 from pipeline.data.generated_rows import GeneratedDataSet, decode_pair, row_name
+from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
 from pipeline.seeding import generator
 from pipeline.store.manifest import canonical_digest
 from training.image_copy import ImageCopy
 
 
-class Pool(Protocol):
+class ImagePool(Protocol):
     """Labeled images by index; `read` gives (H,W,3) uint8 and (H,W) uint8 train ids."""
 
     def __len__(self) -> int: ...
@@ -71,6 +72,12 @@ class GeneratedPool:
         self._copy = ImageCopy(copy)
         if write:
             self._copy.write(_pictures(data_sets, set(chosen)))
+        # Usually the first one is: the others are read, and named where they are broken, when they are drawn.
+        if not any((self.read(index)[1] != IGNORE).any() for index in range(len(self))):
+            raise UserError(
+                f"none of the {len(self)} labels of {', '.join(map(str, folders))} holds a pixel of a class: there is"
+                " nothing to train on; wanted train ids 0 to 18"
+            )
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,6 +1,7 @@
 """A trained segmenter as a plain function from picture to label map."""
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from torch.nn.functional import interpolate, pad
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from training.hrda import GRID
-from training.networks import Segmenter, network_input
+from training.networks import Segmenter, check_layout, network_input
 
 LEAST = 32
 """px of the input, each side, below which a MiT's first stage has less than one key and value (HRDA halves them)."""
@@ -35,15 +36,29 @@ def network(folder: Path, device: str) -> Callable[[torch.Tensor], torch.Tensor]
 def _loaded(folder: Path, device: str) -> Segmenter:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no trained segmenter (config.json, model.safetensors): train one first")
+    _check_layout(folder)
     try:
         with contextlib.redirect_stdout(None):  # huggingface_hub prints where it loads from
             return Segmenter.from_pretrained(folder, strict=True).to(device).eval()
-    except (TypeError, ValueError, OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{folder} holds no segmenter of flexseg, or not all of it ({reason}): wanted what flexseg train or flexseg"
-            " convert has written"
-        ) from error
+    except (TypeError, ValueError, OSError, LookupError, AttributeError, SafetensorError, RuntimeError) as error:
+        raise _no_segmenter(folder, error) from error
+
+
+def _check_layout(folder: Path) -> None:
+    """First of all, as the weights of another layout would only give a long list of names."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _no_segmenter(folder, error) from error
+    if isinstance(config, dict):
+        check_layout(str(folder), config.get("layout_version", 1))
+
+
+def _no_segmenter(folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{folder} holds no segmenter of flexseg, or not all of it ({one_line(error, 120)}): wanted what flexseg train"
+        " or flexseg convert has written"
+    )
 
 
 @torch.inference_mode()

@@ -15,19 +15,19 @@ def boundary_groups(labels: torch.Tensor, granularity: torch.Tensor, granulariti
     return torch.where(granularity >= 0, labels.long() * granularities + granularity, -1)
 
 
-def even_subset(groups: torch.Tensor, limit: int, generator: torch.Generator) -> torch.Tensor:
+def even_subset(groups: torch.Tensor, limit: int, torch_rng: torch.Generator) -> torch.Tensor:
     """Positions of at most `limit` of the (N,) groups, as many of each group as evenly as the groups allow (ours).
 
     Every group gives its pixels in random order, one per round, until the limit is reached.
     """
     if len(groups) <= limit:
         return torch.arange(len(groups), device=groups.device)
-    shuffled = torch.randperm(len(groups), generator=generator).to(groups.device)
+    shuffled = torch.randperm(len(groups), generator=torch_rng).to(groups.device)
     order = shuffled[groups[shuffled].argsort(stable=True)]
     _, lengths = groups[order].unique_consecutive(return_counts=True)
     starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     rounds = torch.arange(len(order), device=order.device) - starts
-    last_round_is_fair = torch.randperm(len(groups), generator=generator).to(groups.device)
+    last_round_is_fair = torch.randperm(len(groups), generator=torch_rng).to(groups.device)
     return order[last_round_is_fair][rounds[last_round_is_fair].argsort(stable=True)[:limit]]
 
 

@@ -66,7 +66,7 @@ class StyleBank(nn.Module):
         self.register_buffer("steps", torch.full((), -1, dtype=torch.int64))  # since the basis was chosen; -1: never
 
     @torch.no_grad()
-    def collect(self, styles: torch.Tensor, random: torch.Generator) -> None:
+    def collect(self, styles: torch.Tensor, torch_rng: torch.Generator) -> None:
         """Remembers the batch's styles (B,2,C) and chooses the basis where that is due: as soon as there are enough
         styles (until then none are hallucinated, ours), then every `refresh` steps."""
         styles = gathered(styles)
@@ -76,21 +76,21 @@ class StyleBank(nn.Module):
         filled = min(int(self.seen), len(self.memory))
         self.steps += self.steps >= 0
         if filled >= len(self.basis) and not 0 <= int(self.steps) < self.refresh:
-            start = int(torch.randint(filled, (1,), generator=random))
+            start = int(torch.randint(filled, (1,), generator=torch_rng))
             chosen = farthest_points(self.memory[:filled].flatten(1), len(self.basis), start)
             self.basis.copy_(self.memory[chosen])
             self.steps.zero_()
 
-    def mixtures(self, count: int, random: torch.Generator) -> torch.Tensor:
+    def mixtures(self, count: int, torch_rng: torch.Generator) -> torch.Tensor:
         """(count,2,C) new styles for this rank's images; drawn for all ranks' images, so that ranks do not matter."""
-        seed = int(torch.randint(2**62, (1,), generator=random))
+        seed = int(torch.randint(2**62, (1,), generator=torch_rng))
         concentrations = [self.concentration] * len(self.basis)
         weights = generator("style mixtures", seed).dirichlet(concentrations, size=count * world_size())
         mine = torch.tensor(weights[rank() * count : (rank() + 1) * count]).to(self.basis)
         return torch.einsum("bk,ksc->bsc", mine, self.basis)
 
     @contextmanager
-    def hallucinating(self, encoder: nn.Module, random: torch.Generator) -> Iterator[None]:
+    def hallucinating(self, encoder: nn.Module, torch_rng: torch.Generator) -> Iterator[None]:
         """Within it, the encoder's first stage gives the first half of its batch, then the same in new styles. Every
         call of it (HRDA calls it twice) restyles an image to the same style."""
         new: list[torch.Tensor] = []
@@ -99,8 +99,8 @@ class StyleBank(nn.Module):
             plain = output[: len(output) // 2]
             if not new:
                 own = style_of(plain)
-                self.collect(own, random)
-                new.append(own if int(self.steps) < 0 else self.mixtures(len(plain), random))
+                self.collect(own, torch_rng)
+                new.append(own if int(self.steps) < 0 else self.mixtures(len(plain), torch_rng))
             return torch.cat([plain, restyled(plain, new[0])])
 
         # first of all hooks, as transformers records the stages' outputs by hooks of its own

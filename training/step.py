@@ -16,9 +16,9 @@ from pipeline.data.boundaries import boundary_band, boundary_granularity
 from pipeline.data.labels import IGNORE
 from training.data import Batch
 from training.feature_distance import Seen, feature_distances, first_call, thing_cells
-from training.hrda import Box, draw_box
+from training.hrda import CropBox, draw_box
 from training.losses import pixel_cross_entropy, prototype_losses, uncertainty_weights
-from training.networks import Prediction, network_input
+from training.networks import NetworkOutput, network_input
 from training.photometric import distort
 from training.prototypes import PrototypeBank, boundary_groups, even_subset
 from training.ranks import gathered, rank, summed, world_size
@@ -39,28 +39,28 @@ class LossTerms(NamedTuple):
 
 
 def train_step(
-    model: nn.Module, batch: Batch, config: TrainingConfig, method: Method, state: StepState, random: torch.Generator
+    model: nn.Module, batch: Batch, config: TrainingConfig, method: Method, state: StepState, torch_rng: torch.Generator
 ) -> LossTerms:
     """Losses of this rank's images, on the model's device. Fills the state's banks where the method uses them.
 
-    `random` (CPU, the same on every rank) draws what the step is free in. Ranks must hold equally many images.
+    `torch_rng` (CPU, the same on every rank) draws what the step is free in. Ranks must hold equally many images.
     """
     label, picture = batch.label, network_input(distort(batch.image.float(), batch.distortion), config.scale)
     with ExitStack() as hooks:
         seen = hooks.enter_context(first_call(state.encoder)) if method.feature_distance else []
         if state.styles is not None:
-            hooks.enter_context(state.styles.hallucinating(state.encoder, random))
+            hooks.enter_context(state.styles.hallucinating(state.encoder, torch_rng))
             label, picture = label.repeat(2, 1, 1), picture.repeat(2, 1, 1, 1)
-        box = _detail_box(config, picture, random)
-        prediction: Prediction = model(picture) if box is None else model(picture, box)
-    log_probabilities = _log_probabilities(prediction.logits, label)
-    segmentation, per_image = _segmentation(log_probabilities, label, config, method, prediction)
+        box = _detail_box(config, picture, torch_rng)
+        output: NetworkOutput = model(picture) if box is None else model(picture, box)
+    log_probabilities = _log_probabilities(output.logits, label)
+    segmentation, per_image = _segmentation(log_probabilities, label, config, method, output)
     if box is not None:
-        segmentation = _with_detail(segmentation, prediction, label, config, box)
+        segmentation = _with_detail(segmentation, output, label, config, box)
     gap = consistency = distance = torch.zeros_like(segmentation)
     if method.gap:
-        plain = prediction.features[: len(batch.label)]  # without hallucinated styles (ours)
-        gap = _gap(plain, batch.label, config.gap, state.bank, random)
+        plain = output.features[: len(batch.label)]  # without hallucinated styles (ours)
+        gap = _gap(plain, batch.label, config.gap, state.bank, torch_rng)
     if method.shade:
         consistency = style_divergence(*log_probabilities.chunk(2)).mean()
     if state.teacher is not None:
@@ -71,12 +71,12 @@ def train_step(
 
 
 def _segmentation(
-    log_probabilities: torch.Tensor, label: torch.Tensor, config: TrainingConfig, method: Method, prediction: Prediction
+    log_probabilities: torch.Tensor, label: torch.Tensor, config: TrainingConfig, method: Method, output: NetworkOutput
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy, weighted by UBE where the method says so: its mean, and each image's own without gradient."""
     loss = pixel_cross_entropy(log_probabilities, label.long())
     if method.ube:
-        cell_px = label.shape[1] / prediction.features.shape[2]
+        cell_px = label.shape[1] / output.features.shape[2]
         band = boundary_band(label, round(config.gap.sizes[-1] // 2 * cell_px))
         loss = loss * uncertainty_weights(log_probabilities.detach(), label, band, config.ube.alpha, config.ube.eps)
     valid = (label != IGNORE).sum(dim=(1, 2))
@@ -85,18 +85,18 @@ def _segmentation(
 
 
 def _with_detail(
-    fused: torch.Tensor, prediction: Prediction, label: torch.Tensor, config: TrainingConfig, box: Box
+    fused: torch.Tensor, output: NetworkOutput, label: torch.Tensor, config: TrainingConfig, box: CropBox
 ) -> torch.Tensor:
-    """HRDA's loss: (1 - weight) x that of the fused prediction + weight x plain cross-entropy of the detail crop."""
-    assert config.network.hrda is not None and prediction.detail is not None
+    """HRDA's loss: (1 - weight) x that of the fused output + weight x plain cross-entropy of the detail crop."""
+    assert config.network.hrda is not None and output.detail is not None
     weight, (rows, columns) = config.network.hrda.detail_weight, box.at(1 / config.scale)
     label = label[:, rows, columns]
-    loss = pixel_cross_entropy(_log_probabilities(prediction.detail, label), label.long())
+    loss = pixel_cross_entropy(_log_probabilities(output.detail, label), label.long())
     return (1 - weight) * fused + weight * _mean(loss, (label != IGNORE).sum())
 
 
 def _gap(
-    features: torch.Tensor, label: torch.Tensor, config: GapConfig, bank: PrototypeBank, random: torch.Generator
+    features: torch.Tensor, label: torch.Tensor, config: GapConfig, bank: PrototypeBank, torch_rng: torch.Generator
 ) -> torch.Tensor:
     """Updates the bank with all boundary cells, then takes L_GAP on at most `max_pixels` of all ranks' cells."""
     cells = interpolate(label[:, None], features.shape[2:], mode="nearest-exact")[:, 0]
@@ -106,7 +106,7 @@ def _gap(
     bank.update(vectors, groups[boundary])
     everywhere = gathered(groups)
     candidates = (everywhere >= 0).nonzero().squeeze(1)
-    chosen = candidates[even_subset(everywhere[candidates], config.max_pixels, random)] - rank() * len(groups)
+    chosen = candidates[even_subset(everywhere[candidates], config.max_pixels, torch_rng)] - rank() * len(groups)
     mine = chosen[(chosen >= 0) & (chosen < len(groups))]
     positions = torch.searchsorted(boundary, mine)
     losses = prototype_losses(vectors[positions], groups[mine], bank, config.temperature)
@@ -124,10 +124,10 @@ def _distance(seen: Seen, teacher: nn.Module, label: torch.Tensor, config: Train
     return _mean(distances, cells.sum())
 
 
-def _detail_box(config: TrainingConfig, picture: torch.Tensor, random: torch.Generator) -> Box | None:
+def _detail_box(config: TrainingConfig, picture: torch.Tensor, torch_rng: torch.Generator) -> CropBox | None:
     if config.network.hrda is None:
         return None
-    return draw_box((picture.shape[2], picture.shape[3]), config.network.hrda.detail_crop, random)
+    return draw_box((picture.shape[2], picture.shape[3]), config.network.hrda.detail_crop, torch_rng)
 
 
 def _log_probabilities(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,9 @@
 """Trains one segmenter: source scenes and, where the method says so, generated images -> a folder of weights."""
 
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -22,17 +18,17 @@ from pipeline.seeding import derive_seed
 from pipeline.work.devices import device_of
 from pipeline.work.progress import Track, silent
 from training.data import TrainingSet
-from training.draws import Drawer
-from training.launch import Stop, never, run_on_ranks, share, started_processes
+from training.draws import Drawer, rare_classes
+from training.interrupts import noticed
+from training.launch import Stop, run_on_ranks, share, started_processes
 from training.loop import Loop
 from training.networks import Segmenter
 from training.optimization import build_optimizer
-from training.pools import GeneratedPool, Pool, ScenePool
-from training.sampling import RareClassSampler
+from training.pools import GeneratedPool, ImagePool, ScenePool
 from training.state import StepState
 from training.synchronized import synchronize_norms
 from training.tracking import check_tracker, start_tracking, stop_tracking
-from training.validation import draw_learning_curve, hold_out, validate
+from training.validation import draw_learning_curve, hold_out
 
 COPY = ".generated.arrow"
 """With a dot: a store does not send it to other machines, which make their own."""
@@ -40,8 +36,7 @@ COPY = ".generated.arrow"
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a training run is told. pixels: (N,19) px of each class in each of the `source` scenes,
-    None where rare-class sampling is off."""
+    """What every process of a training run is told. pixels: (N,19) px of each class in each of the `source` scenes."""
 
     config: TrainingConfig
     method: Method
@@ -50,12 +45,12 @@ class Job:
     generated: Sequence[Path]
     folder: Path
     machine: Machine
-    pixels: np.ndarray | None
+    pixels: np.ndarray
 
 
 Launch = Callable[[Job, Track], None]
-"""Calls `fit(job, progress, stop)` on `job.machine.processes` processes that form a process group, wherever they are,
-and returns when they are done. They all must see `job.folder`."""
+"""Calls `train_rank(job, progress, stop)` on `job.machine.processes` processes that form a process group, wherever they
+are, and returns when they are done. They all must see `job.folder`."""
 
 
 def train(
@@ -80,26 +75,26 @@ def train(
     run. While the run is unfinished `folder/checkpoint/` lets a rerun go on where it stopped, to the same losses on a
     CPU; an interrupt (Ctrl-C, SIGTERM) writes it before it propagates. The number of processes may differ in the
     rerun: losses then agree but for rounding and dropout.
-    UserError: no images, crops larger than images, a loss that diverges (the last good checkpoint is kept).
+    UserError: no images, no labeled pixel, crops larger than images, a loss that diverges (the last good checkpoint is
+    kept).
     """
     config = config.of(method)
     check(config, method, source, generated, machine)
     if launch is None:
         check_devices(machine)
     folder.mkdir(parents=True, exist_ok=True)
-    if not config.rare_classes:
-        pixels = None
-    elif pixels is None:
-        pixels = class_pixels(source, progress)
-    job = Job(config, method, seed, tuple(source), tuple(generated), folder, machine, pixels)
-    if launch is not None:
-        launch(job, progress)
-    elif started_processes() > 1:
-        share(fit, (job, progress))
-    elif machine.processes > 1:
-        run_on_ranks(machine.processes, device_of(machine).type, fit, (job, progress))
-    else:
-        fit(job, progress, never)
+    with noticed() as interrupts:
+        if pixels is None:
+            pixels = class_pixels(source, progress)
+        job = Job(config, method, seed, tuple(source), tuple(generated), folder, machine, pixels)
+        if launch is not None:
+            launch(job, progress)
+        elif started_processes() > 1:
+            share(train_rank, (job, progress))
+        elif machine.processes > 1:
+            run_on_ranks(machine.processes, device_of(machine).type, train_rank, (job, progress))
+        else:
+            train_rank(job, progress, lambda: interrupts.came)
 
 
 def check(
@@ -134,35 +129,29 @@ def check_devices(machine: Machine) -> None:
         raise UserError(f"machine.processes is {machine.processes}, but torch sees {gpus} GPUs here: lower it")
 
 
-def fit(job: Job, progress: Track, stop: Stop) -> None:
+def train_rank(job: Job, progress: Track, stop: Stop) -> None:
     """One process's part of `train`."""
-    loop, watched = prepare(job)
-    identity = loop.identity
-    start_tracking(loop.accelerator, job.folder, identity)
-    loop.resume()
-    if not loop.accelerator.is_main_process:
-        progress = silent
-    with torch.random.fork_rng(), _interrupts() as interrupted:
-        loop.model.train()
-        total, done = job.config.iterations, loop.iteration
-        for batch in progress(loop.batches(), total=total, description="training", done=done, note=lambda: loop.note):
-            loop.step(batch)
-            if loop.at_block_end:
-                _end_block(loop, watched)
-            if loop.stops(interrupted() or stop()):
-                loop.save()
-                raise KeyboardInterrupt
-    stop_tracking(loop.accelerator)
-    if loop.accelerator.is_main_process:
-        loop.segmenter.save_pretrained(job.folder / "segmenter")
-        draw_learning_curve(loop.log, job.folder / "learning_curve.png")
-        shutil.rmtree(loop.checkpoint, ignore_errors=True)
+    with noticed() as interrupts:
+        loop, watched = prepare(job)
+        main = loop.accelerator.is_main_process
+        start_tracking(loop.accelerator, job.folder, loop.identity)
+        loop.resume()
+        loop.run(watched, progress if main else silent, interrupts, stop)
+        stop_tracking(loop.accelerator)
+        if main:
+            loop.segmenter.save_pretrained(job.folder / "segmenter")
+            draw_learning_curve(loop.log, job.folder / "learning_curve.png")
+        if interrupts.came:  # and its exception was lost on the way: stop here as it asked, with the checkpoint
+            raise KeyboardInterrupt
+        if main:
+            shutil.rmtree(loop.checkpoint, ignore_errors=True)
 
 
-def prepare(job: Job) -> tuple[Loop, Pool]:
+def prepare(job: Job) -> tuple[Loop, ImagePool]:
     """The loop of a job before its first iteration, and the held-out scenes."""
     config, machine = job.config, job.machine
     training, held_out = hold_out(job.source, config.validation_scenes)
+    rare = rare_classes(config, _class_pixels(job, training))
     accelerator = Accelerator(
         cpu=device_of(machine).type == "cpu",
         mixed_precision="bf16" if config.precision == "bf16" else "no",
@@ -170,7 +159,7 @@ def prepare(job: Job) -> tuple[Loop, Pool]:
         project_config=ProjectConfiguration(logging_dir=str(job.folder)),
     )
     assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
-    pools: list[Pool] = [ScenePool(training, config.source_size)]
+    pools: list[ImagePool] = [ScenePool(training, config.source_size)]
     if job.method.generated:
         excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
         with accelerator.main_process_first():
@@ -185,7 +174,6 @@ def prepare(job: Job) -> tuple[Loop, Pool]:
     if machine.compile:
         segmenter.compile()
     model, optimizer = accelerator.prepare(segmenter, optimizer)
-    rare = _rare_classes(job, training)
     loop = Loop(
         config=config,
         method=job.method,
@@ -203,59 +191,13 @@ def prepare(job: Job) -> tuple[Loop, Pool]:
     return loop, ScenePool(held_out, config.source_size)
 
 
-def _rare_classes(job: Job, training: Sequence[Scene]) -> RareClassSampler | None:
-    """By the class statistics of the scenes that are trained on."""
-    if job.pixels is None:
-        return None
+def _class_pixels(job: Job, training: Sequence[Scene]) -> np.ndarray:
+    """The class statistics of the scenes that are trained on. UserError where none of them has a labeled pixel."""
     chosen = {scene.id for scene in training}
     pixels = job.pixels[[scene.id in chosen for scene in job.source]]
-    config = job.config
-    if pixels.max() <= config.rare_class_pixels:
+    if not pixels.any():
         raise UserError(
-            f"no source image has more than training.rare_class_pixels {config.rare_class_pixels} px of any class:"
-            " lower it, or set training.rare_classes to false"
+            f"none of the {len(training)} label maps that would be trained on holds a pixel of a class, all of them are"
+            " ignored: correct 'labels' or 'ids' of data.source"
         )
-    return RareClassSampler(pixels, temperature=config.rare_class_temperature, minimum=config.rare_class_pixels)
-
-
-def _end_block(loop: Loop, watched: Pool) -> None:
-    """Logs the block; validates and checkpoints where they are due."""
-    record = loop.finish_block()
-    last = loop.iteration == loop.config.iterations
-    if len(watched) and (last or _due(loop, loop.config.validation_every)):
-        preview = loop.folder / "previews" / f"{loop.iteration:06d}.png"
-        record["validation_miou"] = validate(loop.segmenter, watched, loop.config.scale, preview)
-    loop.write_log(record)
-    if last or _due(loop, loop.config.checkpoint_every):
-        loop.save()
-
-
-def _due(loop: Loop, every: int) -> bool:
-    """Whether a multiple of `every` lies in the block that has just ended."""
-    return loop.iteration // every > (loop.iteration - len(loop.draws)) // every
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Holds back the first Ctrl-C or SIGTERM, so that it can't fall into the middle of an update; gives a function that
-    tells whether one came. A second one acts at once. Outside the main thread nothing can be held back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        restore()
-
-    for number in before:
-        signal.signal(number, remember)
-    try:
-        yield lambda: bool(came)
-    finally:
-        restore()
+    return pixels

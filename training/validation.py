@@ -1,6 +1,7 @@
 """A look at held-out source scenes while training runs; the report's scores come from `evaluation`."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.data.pictures import Picture, colorize, fit, side_by_side
 from pipeline.data.scores import class_iou, confusion_matrix, mean_iou
 from pipeline.seeding import generator
 from training.networks import Segmenter
-from training.pools import Pool
+from training.pools import ImagePool
 from training.predict import predict_labels
 from training.ranks import rank, summed, world_size
 
@@ -31,8 +32,9 @@ def hold_out(scenes: Sequence[Scene], count: int) -> tuple[list[Scene], list[Sce
     return training, [scenes[index] for index in sorted(chosen)]
 
 
-def validate(segmenter: Segmenter, pool: Pool, scale: float, preview: Path) -> float:
-    """mIoU in [0, 1] over the classes that occur in labels or predictions. Leaves the segmenter in training mode.
+def validate(segmenter: Segmenter, pool: ImagePool, scale: float, preview: Path) -> float | None:
+    """mIoU in [0, 1] over the classes that occur in labels or predictions, None where no pixel is labeled. Leaves the
+    segmenter in training mode.
 
     The pool's first scenes go to the picture `preview`, a row each: image, label, prediction. Ranks share the work.
     """
@@ -52,7 +54,8 @@ def validate(segmenter: Segmenter, pool: Pool, scale: float, preview: Path) -> f
     if rank() == 0:
         preview.parent.mkdir(exist_ok=True)
         Image.fromarray(_stacked(rows)).save(preview)
-    return mean_iou(class_iou(summed(confusion).cpu().numpy()))
+    score = mean_iou(class_iou(summed(confusion).cpu().numpy()))
+    return score if math.isfinite(score) else None
 
 
 def preview_row(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> Picture:
@@ -73,7 +76,7 @@ def draw_learning_curve(log: Path, target: Path) -> None:
     left.set_xlabel("iteration")
     left.set_ylabel("training loss", color="tab:blue")
     left.set_ylim(bottom=0)
-    validated = [line for line in lines if "validation_miou" in line]
+    validated = [line for line in lines if line.get("validation_miou") is not None]
     if validated:
         right = left.twinx()
         scores = [100 * line["validation_miou"] for line in validated]

@@ -1,7 +1,7 @@
 """A segmenter trained on a Ray cluster: one Ray Train job over its nodes, or one task where one process trains.
 
-The ranks run `training.train.fit` as everywhere else. Its folder, with the checkpoint, is on a file system that all
-nodes share. When a rank, its worker or its node dies, the job is started again from the last checkpoint.
+The ranks run `training.train.train_rank` as everywhere else. Its folder, with the checkpoint, is on a file system that
+all nodes share. When a rank, its worker or its node dies, the job is started again from the last checkpoint.
 """
 
 import json
@@ -30,7 +30,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.work.progress import Track, silent
 from training.checkpoints import checkpoints
 from training.launch import TIMEOUT, backend
-from training.train import Job, fit
+from training.train import Job, train_rank
 
 STOP = ".stop"
 """The file by which the driver asks the ranks to write a checkpoint and end: all see it, and it outlives none."""
@@ -163,7 +163,7 @@ def _on_rank(told: Any) -> None:
     ray_cluster.enter(rank.cwd)
     stop = StopFile(rank.job.folder / STOP)
     try:
-        fit(rank.job, silent, stop)
+        train_rank(rank.job, silent, stop)
     except KeyboardInterrupt:
         if not stop():
             raise RuntimeError("this rank's node asked it to end") from None

@@ -27,7 +27,7 @@ from training import ranks
 from training.checkpoints import checkpoints
 from training.launch import run_on_ranks
 from training.synchronized import synchronize_norms
-from training.train import Job, check, fit, train
+from training.train import Job, check, train, train_rank
 
 CPU = Machine(device="cpu", tracker=None)
 FLEX = Method(generated=True, gap=True, ube=True, has=True)
@@ -77,7 +77,7 @@ def _as_rank(rank: int, place: Path, work: Callable[..., None], arguments: tuple
 
 def _fit(job: Job, stop: Callable[[], bool]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(job, silent, stop)
+        train_rank(job, silent, stop)
 
 
 def _log(folder: Path) -> list[dict[str, float]]:
@@ -113,7 +113,7 @@ def test_two_ranks_train_as_one(job: Job, tmp_path: Path, ube: bool, tolerance: 
 
 def test_one_process_goes_on_where_two_have_stopped(job: Job, tmp_path: Path) -> None:
     assert on_forked_ranks(_fit, tmp_path / "store", job, StopAfter(4)) == [0, 0]
-    fit(job, silent, lambda: False)
+    train_rank(job, silent, lambda: False)
     assert [line["iteration"] for line in _log(tmp_path)] == [3, 6, 9, 12]
     assert (tmp_path / "segmenter" / "model.safetensors").is_file()
 

@@ -1,6 +1,7 @@
 """Encoders: published sizes, weights from folders and from the Hub's cache in its published layout, and what is said
 when they are not there."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,28 @@ def test_sizes_have_one_source() -> None:
     with pytest.raises(UserError, match="set 'pretrained' to null"):
         load_config("toy", ["training.network.pretrained=nvidia/mit-b5", "training.network.encoder=mit-b0"])
     assert load_config("toy", ["training.network.encoder=mit-b0"]).training.network.encoder == "mit-b0"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model_type": "zz", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}},
+        {"auto_map": {"AutoConfig": "evil.Evil"}},
+        {"model_type": "segformer", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}},
+        {"model_type": "resnet", "auto_map": {"AutoModel": "other/repository--evil.Evil"}, "depths": "x"},
+        {"model_type": None},
+    ],
+)
+def test_code_of_a_folder_is_never_run(
+    content: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Case F03: transformers asked on the terminal, and `yes |` ran the folder's own code."""
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError) as caught:
+        pretrained_encoder(str(tmp_path), 0.1)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+    assert "trust_remote_code" not in capsys.readouterr().out

@@ -9,9 +9,9 @@ import torch
 
 from pipeline.data.boundaries import boundary_band, boundary_granularity
 from pipeline.data.rare_classes import rare_class_probabilities
+from training.draws import HardnessSampler, hardness_threshold
 from training.losses import pixel_cross_entropy, prototype_losses, uncertainty_weights
 from training.prototypes import PrototypeBank, boundary_groups
-from training.sampling import HardnessSampler, hardness_threshold
 
 
 @pytest.fixture(scope="session")

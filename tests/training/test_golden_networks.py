@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
 from training.encoders import stages
-from training.hrda import Box
+from training.hrda import CropBox
 from training.interop import load_mmseg
 from training.networks import Segmenter
 
@@ -50,7 +50,7 @@ def test_golden_hrda_logits(golden: Path, hrda: Segmenter) -> None:
 def test_golden_hrda_in_training(golden: Path, hrda: Segmenter) -> None:
     """With one detail crop. mmseg's losses are means over all pixels, the ignored ones included."""
     reference = load_file(golden / "hrda_reference.safetensors")
-    box = Box(*reference["train.crop_box_y1y2x1x2"].tolist())
+    box = CropBox(*reference["train.crop_box_y1y2x1x2"].tolist())
     with torch.inference_mode():
         logits, _, detail = hrda(reference["input"], box)
     assert detail is not None
@@ -67,7 +67,7 @@ def test_golden_hrda_in_training(golden: Path, hrda: Segmenter) -> None:
 def test_golden_hrda_context(golden: Path, hrda: Segmenter) -> None:
     """`train.lr` is the context's part of the fused prediction, before it is upsampled: (1 - attention) x logits."""
     reference = load_file(golden / "hrda_reference.safetensors")
-    box = Box(*reference["train.crop_box_y1y2x1x2"].tolist())
+    box = CropBox(*reference["train.crop_box_y1y2x1x2"].tolist())
     with torch.inference_mode():
         context = stages(hrda.encoder, interpolate(reference["input"], scale_factor=0.5, mode="bilinear"))
         share = 1 - hrda.attention(context)

@@ -15,7 +15,7 @@ from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from tests.training.conftest import TINY
 from training import networks
-from training.hrda import Box, averaged, draw_box, fuse, windows
+from training.hrda import CropBox, averaged, draw_box, fuse, windows
 from training.networks import Segmenter
 from training.predict import predictor
 from training.train import train
@@ -56,7 +56,7 @@ def test_windows_cover_the_image_and_overlap_by_half(size: tuple[int, int]) -> N
 def test_published_windows() -> None:
     """1024 px of context hold nine detail windows of 512; an image of 2048 x 1024 three contexts (HRDA's test)."""
     assert len(windows((1024, 1024), (512, 512))) == 9
-    assert windows((1024, 2048), (1024, 1024)) == [Box(0, 1024, x, x + 1024) for x in (0, 512, 1024)]
+    assert windows((1024, 2048), (1024, 1024)) == [CropBox(0, 1024, x, x + 1024) for x in (0, 512, 1024)]
 
 
 def test_boxes_are_drawn_evenly_on_the_grid() -> None:
@@ -65,9 +65,11 @@ def test_boxes_are_drawn_evenly_on_the_grid() -> None:
     boxes = [draw_box((64, 48), (32, 32), random) for _ in range(600)]
     assert torch.equal(torch.get_rng_state(), before)
     found = {box: boxes.count(box) for box in set(boxes)}
-    assert found.keys() == {Box(top, top + 32, left, left + 32) for top in range(0, 40, 8) for left in range(0, 24, 8)}
+    assert found.keys() == {
+        CropBox(top, top + 32, left, left + 32) for top in range(0, 40, 8) for left in range(0, 24, 8)
+    }
     assert min(found.values()) > 20  # 40 expected
-    assert draw_box((32, 32), (32, 32), random) == Box(0, 32, 0, 32)
+    assert draw_box((32, 32), (32, 32), random) == CropBox(0, 32, 0, 32)
 
 
 def test_overlaps_are_averaged() -> None:
@@ -86,7 +88,7 @@ def test_overlaps_are_averaged() -> None:
 def test_fusion_mixes_inside_the_box_only(share: float) -> None:
     random = torch.Generator().manual_seed(0)
     context, attention = torch.randn(2, 5, 8, 12, generator=random), torch.full((2, 5, 8, 12), share)
-    box = Box(16, 48, 24, 72)
+    box = CropBox(16, 48, 24, 72)
     detail = torch.randn(2, 5, 8, 12, generator=random)
     fused = fuse(context, detail, attention, box)
     doubled = interpolate(context, scale_factor=2, mode="bilinear", align_corners=False)
@@ -119,7 +121,7 @@ def test_one_window_is_the_whole(segmenter: Segmenter) -> None:
     """An image of one detail window's size: prediction and training's pass are the same."""
     image = picture(32, 48)
     with torch.inference_mode():
-        sliding, cropped = segmenter(image), segmenter(image, Box(0, 32, 0, 48))
+        sliding, cropped = segmenter(image), segmenter(image, CropBox(0, 32, 0, 48))
     assert torch.equal(sliding.logits, cropped.logits)
     assert cropped.detail is not None
     assert cropped.detail.shape == (2, 19, 8, 12)
@@ -135,7 +137,7 @@ def test_memory_bound_changes_nothing(segmenter: Segmenter, monkeypatch: pytest.
 
 
 def test_everything_learns(segmenter: Segmenter) -> None:
-    box = Box(8, 40, 16, 64)
+    box = CropBox(8, 40, 16, 64)
     prediction = segmenter.train()(picture(64, 96), box)
     labels = torch.zeros(2, 16, 24, dtype=torch.long)
     assert prediction.detail is not None

@@ -99,7 +99,7 @@ def test_class_statistics_are_taken_as_given(make_loop: Make, scenes: list[Scene
     loop = make_loop()
     assert loop.drawer.rare is not None
     empty = np.zeros((len(scenes), 19), np.int64)
-    job = Job(loop.config, Method(), 0, scenes, [], tmp_path, CPU, empty)
+    job = Job(loop.config, Method(), 0, scenes, [], tmp_path, CPU, empty + 1)
     with pytest.raises(UserError, match="rare_class_pixels"):
         prepare(job)
     everything = replace(job, pixels=empty + 10_000)

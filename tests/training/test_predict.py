@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from pipeline.config.training import HrdaConfig, TrainingConfig
 from pipeline.errors import UserError
 from pipeline.seeding import generator
-from training.networks import Segmenter, network_input
+from training.networks import LAYOUT_VERSION, Segmenter, network_input
 from training.predict import network, predict_labels, predictor
 
 
@@ -91,5 +91,43 @@ def test_folders_that_hold_no_segmenter(tiny_config: TrainingConfig, tmp_path: P
         predictor(tmp_path, 1.0, "cpu")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="not all of it") as caught:
+        predictor(tmp_path, 1.0, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (LAYOUT_VERSION + 1, "a newer flexseg .*: install that flexseg"),
+        (0, "another flexseg .*: convert or train it again"),
+        ("x", "another flexseg"),
+        (None, "another flexseg"),
+    ],
+)
+def test_a_segmenter_of_another_layout_is_refused(
+    tiny_config: TrainingConfig, tmp_path: Path, version: object, said: str
+) -> None:
+    """Issue 10, section 7; folders that were stored before there was a version are of the first one."""
+    segmenter_of(tiny_config).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["layout_version"] == LAYOUT_VERSION
+    (tmp_path / "config.json").write_text(json.dumps({**config, "layout_version": version, "another_option": 1}))
+    with pytest.raises(UserError, match=said) as caught:
+        predictor(tmp_path, 1.0, "cpu")
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    with pytest.raises(UserError, match=said):
+        Segmenter.from_pretrained(tmp_path)
+    del config["layout_version"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    predictor(tmp_path, 1.0, "cpu")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", "null", '{"encoder": 3}', '{"encoder": {"model_type": "zz"}}', "[" * 9999]
+)
+def test_a_config_that_is_none_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="holds no segmenter of flexseg") as caught:
         predictor(tmp_path, 1.0, "cpu")
     assert "\n" not in str(caught.value)

@@ -6,8 +6,7 @@ import pytest
 from pipeline.config.training import HasConfig, Method, TrainingConfig
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.seeding import generator
-from training.draws import Drawer
-from training.sampling import HardnessSampler, RareClassSampler, hardness_threshold
+from training.draws import Drawer, HardnessSampler, RareClassSampler, hardness_threshold
 
 
 def test_thresholds_of_the_ablation() -> None:

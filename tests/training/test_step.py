@@ -7,7 +7,8 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.boundaries import boundary_band
-from training.data import Batch, Draw, TrainingSet
+from training.data import Batch, TrainingSet
+from training.draws import Draw
 from training.hrda import draw_box
 from training.losses import pixel_cross_entropy, uncertainty_weights
 from training.networks import Segmenter, network_input
