@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, SegformerModel
@@ -26,6 +27,10 @@ _MIT_DEPTHS = {
 }
 _KINDS = ("segformer", "resnet")
 _OF_THE_CLASSIFIER = {"id2label", "label2id", "architectures", "transformers_version"}
+_UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+"""What transformers raises on configs and weights that are damaged or not of the network that they claim to be."""
 _OUTER_NORM = re.compile(r"layernorm_(before|after)$|^stages\.\d+\.layer_norm$")
 
 
@@ -66,7 +71,7 @@ def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
             encoder, info = AutoModel.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"training.network.pretrained {name!r} does not load ({one_line(error)}): fetch it again, or take another"
         ) from error
@@ -87,9 +92,7 @@ def _published_config(name: str, folder: Path) -> PreTrainedConfig:
             f"training.network.pretrained {name!r} is a {kind!r} model, wanted one of {_KINDS} (code of its own is not"
             " run): take for instance nvidia/mit-b5 or microsoft/resnet-101"
         )
-    config: PreTrainedConfig = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return config
 
 
