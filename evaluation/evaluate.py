@@ -27,7 +27,6 @@ from evaluation.schema import (
     ReliabilityBin,
     SkippedScene,
     prediction_file,
-    read_evaluation,
     write_record,
 )
 from evaluation.scoring import LoadPredict, Task, load_scorer
@@ -35,13 +34,12 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
 from pipeline.data.scores import class_iou, mean_iou
-from pipeline.errors import TryAgainError, UserError
+from pipeline.errors import TryAgainError
 from pipeline.files import file_stem
 from pipeline.work.progress import Track
-from pipeline.work.units import WORK, Executor, Unit, make_all
+from pipeline.work.units import PARTS, WORK, Executor, Unit, make_all
 from pipeline.work.workers import run
 
-PARTS = "parts"
 UNIT = 64
 """Scenes of a unit (ours): a process that dies loses no more, eight GPUs each get one of the 500 of Cityscapes' or
 ACDC's validation, and the moment at its ends in which reading, predicting and counting do not overlap stays small."""
@@ -61,33 +59,19 @@ def evaluate(
 ) -> None:
     """Writes evaluation.json (`schema.Evaluation`), the counts of every image and the pictures into `folder`.
 
-    An interrupted call continues: finished units are kept in `folder/parts` until all are, and those that were damaged
-    meanwhile are made again. The bytes do not depend on who scored (on one kind of machine): `execute` says who. The
-    segmenter sees up to `machine.evaluation_batch` images of one size at once.
+    An interrupted call continues: finished units are kept in `folder/.work`, which stays for the store to remove, and
+    those that were damaged meanwhile are made again. The bytes do not depend on who scored (on one kind of machine):
+    `execute` says who. The segmenter sees up to `machine.evaluation_batch` images of one size at once.
     """
-    if not _is_finished(folder):
-        (folder / WORK).mkdir(parents=True, exist_ok=True)
-        units = {name: _split(name, scenes, config, folder) for name, scenes in domains.items()}
-        every = [unit for part in units.values() for unit in part]
-        for unit in every:
-            if unit.path.exists() and _read(unit, config) is None:
-                _remove(unit.path)
-        load = partial(load_scorer, load_predict, config, machine.evaluation_batch)
-        make_all(every, load, machine=machine, execute=execute, progress=progress, description="Scoring images")
-        results = {name: _merged(name, part, config, folder) for name, part in units.items()}
-        # Last, because an evaluation.json means that all the rest is there.
-        write_record(Evaluation(band=config.band, domains=results), folder / FILE)
-    for finished in (PARTS, WORK):
-        shutil.rmtree(folder / finished, ignore_errors=True)
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether an earlier call came to its end; a damaged evaluation.json is made again."""
-    try:
-        read_evaluation(folder)
-    except UserError:
-        return False
-    return True
+    (folder / WORK).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "parts", ignore_errors=True)  # what flexseg 0.1 left unfinished: nothing vouches for it
+    units = {name: _split(name, scenes, config, folder) for name, scenes in domains.items()}
+    every = [unit for part in units.values() for unit in part]
+    load = partial(load_scorer, load_predict, config, machine.evaluation_batch)
+    make_all(every, load, machine=machine, execute=execute, progress=progress, description="Scoring images")
+    results = {name: _merged(name, part, config, folder) for name, part in units.items()}
+    # Last, because an evaluation.json means that all the rest is there.
+    write_record(Evaluation(band=config.band, domains=results), folder / FILE)
 
 
 def _split(domain: str, scenes: Sequence[Scene], config: EvaluationConfig, folder: Path) -> list[Unit]:
@@ -97,21 +81,13 @@ def _split(domain: str, scenes: Sequence[Scene], config: EvaluationConfig, folde
     names = [f"{file_stem(domain)}-{k:05d}-of-{len(parts):05d}.npz" for k in range(len(parts))]
     tasks = [Task(domain, part, kept.intersection(scene.id for scene in part)) for part in parts]
     return [
-        Unit(folder / PARTS / name, folder / WORK, task, len(task.scenes))
+        Unit(folder / WORK / PARTS / name, folder / WORK, task, len(task.scenes))
         for name, task in zip(names, tasks, strict=True)
     ]
 
 
 def _read(unit: Unit, config: EvaluationConfig) -> ScoredPart | None:
     return read_part(unit.path, [scene.id for scene in unit.task.scenes], config.widths)
-
-
-def _remove(path: Path) -> None:
-    """Deletes what is in the place of a part's file, whatever it is."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _merged(domain: str, units: Sequence[Unit], config: EvaluationConfig, folder: Path) -> DomainScores:

@@ -28,12 +28,12 @@ def evaluations(place: str, store: ArtifactStore) -> list[Path]:
         return [folder]
     if (folder / report_schema.FILE).is_file() and (folder / "manifest.json").is_file():
         place_of_store = folder.resolve().parents[1]
-        return _rows_of_run(read_manifest(folder)["inputs"], method, place, ArtifactStore(place_of_store))
+        return _rows_of_run(read_manifest(folder).inputs, method, place, ArtifactStore(place_of_store))
     if folder.is_dir():
         raise UserError(f"{name} holds neither an evaluation.json nor a run's report.json; give one of these folders")
     artifact = store.open(name)
     return (
-        _rows_of_run(artifact.manifest["inputs"], method, place, store)
+        _rows_of_run(artifact.manifest.inputs, method, place, store)
         if artifact.kind == "report"
         else [_evaluation(artifact)]
     )

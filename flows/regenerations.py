@@ -9,7 +9,9 @@ from flows.run import Run
 from flows.stages import GENERATED, generated_recipe
 from pipeline.errors import UserError
 from pipeline.store.artifacts import KEY_DIGITS, ArtifactStore
-from pipeline.store.manifest import MANIFEST, read_manifest
+from pipeline.store.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.store.places import is_digits
+from pipeline.store.shared_artifact import SharedArtifact
 
 MAY_DIFFER = {"counts", "after", "classes", "shard_size"}
 """Fields of the generation section in which a data set and its regenerations differ."""
@@ -32,7 +34,7 @@ def asked(run: Run, counts: Mapping[str, int], classes: Mapping[str, float]) -> 
 def existing(run: Run) -> dict[str, int]:
     """How many images of each condition there are: the config's own, made or not, and its finished regenerations'."""
     section = run.generation
-    made = [manifest["config"] for manifest in _sets(run)]
+    made = [manifest.config for manifest in _sets(run)]
     asked_for = [(section.counts, section.after), *((config["counts"], config["after"]) for config in made)]
     ends: dict[str, int] = {}
     for counts, after in asked_for:
@@ -44,30 +46,31 @@ def existing(run: Run) -> dict[str, int]:
 def regenerations(run: Run) -> list[Path]:
     """Folders of the finished regenerations of the config, the oldest first."""
     own = run.key(generated_recipe(run))
-    made = [manifest for manifest in _sets(run) if manifest["key"] != own]
-    return [_folder(run.store, key) for _, key in sorted((manifest["finished"], manifest["key"]) for manifest in made)]
+    made = [manifest for manifest in _sets(run) if manifest.key != own]
+    return [_folder(run.store, key) for _, key in sorted((manifest.finished, manifest.key) for manifest in made)]
 
 
-def _sets(run: Run) -> list[dict[str, Any]]:
+def _sets(run: Run) -> list[Manifest]:
     """Manifests of the generated data sets of the store that differ from the config's in MAY_DIFFER alone."""
     _, config, inputs = generated_recipe(run)
     return [
         manifest
         for manifest in _manifests(run.store)
-        if (manifest["version"], manifest["inputs"]) == (GENERATED.version, inputs)
-        and _fixed(manifest["config"]) == _fixed(config)
+        if (manifest.version, manifest.inputs) == (GENERATED.version, inputs)
+        and _fixed(manifest.config) == _fixed(config)
     ]
 
 
-def _manifests(store: ArtifactStore) -> list[dict[str, Any]]:
+def _manifests(store: ArtifactStore) -> list[Manifest]:
     """The manifests of all finished generated data sets, on this machine and in the remote store."""
     files = store.root.glob(f"{GENERATED.name}/*/{MANIFEST}")
-    found = {file.parent.name: read_manifest(file.parent) for file in files if not file.parent.suffix}
+    found = {file.parent.name: read_manifest(file.parent) for file in files if is_digits(file.parent.name)}
     if store.remote is not None:
         for path in store.remote.sizes(GENERATED.name):
             _, name, *rest = path.split("/")
-            if rest == [MANIFEST] and name not in found and (text := store.remote.read(path)) is not None:
-                found[name] = json.loads(text)
+            if rest == [MANIFEST] and is_digits(name) and name not in found:
+                manifest = SharedArtifact(store.remote, f"{GENERATED.name}/{name}", name).manifest()
+                found |= {} if manifest is None else {name: manifest}
     return list(found.values())
 
 

@@ -3,34 +3,39 @@
 A record is a small JSON file in the folder `models` of the store, of the remote one where there is one.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import StringConstraints
 
 from evaluation.schema import read_evaluation
 from flows.run import Run
 from flows.segmenters import find_model
 from pipeline.data.datasets import find_scenes
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore
+from pipeline.store.building import disk_full
+from pipeline.store.manifest import canonical_json
+from pipeline.store.records import DamagedError, Record, json_object, parse, read_file
 
 FOLDER = "models"
+NAME = r"[a-z0-9][a-z0-9_.-]{0,99}"
 
 
 class GateError(Exception):
     """Registered models that are significantly worse than their baseline, or could not be scored."""
 
 
-class Model(NamedTuple):
+class Model(Record):
     """A registered model, as its record has it."""
 
-    name: str
+    name: Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
     model: str
     """Folder, key in the store, or name on the Hugging Face Hub."""
-    baseline: str | None
+    baseline: str | None = None
     """Folder or key of an evaluation; None until it was scored once."""
 
 
@@ -51,14 +56,14 @@ class Verdict(NamedTuple):
 
 def register(store: ArtifactStore, name: str, model: str, baseline: str | None) -> Model:
     """Writes a model's record, over one of that name. UserError where model or baseline are not there."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-        raise UserError(f"model name {name!r} becomes a file name: use a-z, 0-9, _ . and -")
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"model name {name[:120]!r} becomes a file name: use a-z, 0-9, _ . and -, 100 at most")
     find_model(store, model)
     if baseline is not None:
         from flows.comparison import evaluations
 
         evaluations(baseline, store)
-    record = Model(name, _lasting(model), baseline and _lasting(baseline))
+    record = Model(name=name, model=_lasting(model), baseline=baseline and _lasting(baseline))
     save(store, record)
     return record
 
@@ -67,23 +72,43 @@ def save(store: ArtifactStore, model: Model) -> None:
     """Writes the record; whoever reads it meanwhile finds the old one or the new one."""
     name = f"{FOLDER}/{model.name}.json"
     if store.remote is not None:
-        store.remote.write(name, json.dumps(model._asdict()).encode())
+        store.remote.write(name, canonical_json(model.model_dump()).encode())
         return
-    (store.root / FOLDER).mkdir(parents=True, exist_ok=True)
-    write_json(store.root / name, model._asdict())
+    try:
+        (store.root / FOLDER).mkdir(parents=True, exist_ok=True)
+        write_json(store.root / name, model.model_dump())
+    except OSError as error:
+        fix = "free space" if disk_full(error) else "set machine.store to a folder that you may write to"
+        raise UserError(f"cannot write {store.root / name}: {one_line(error)}; {fix}, and register it again") from error
 
 
 def registered(store: ArtifactStore) -> list[Model]:
-    """All registered models, by name. UserError if there is none."""
-    if store.remote is not None:
-        place = store.remote.where(FOLDER)
-        texts = [store.remote.read(name) for name in store.remote.sizes(FOLDER)]
-    else:
-        place = str(store.root / FOLDER)
-        texts = [file.read_bytes() for file in sorted((store.root / FOLDER).glob("*.json"))]
-    if not texts:
+    """All registered models, by name. UserError if there is none, or a record that cannot be used."""
+    models = records(store)
+    if not models:
+        place = str(store.root / FOLDER) if store.remote is None else store.remote.where(FOLDER)
         raise UserError(f"no model is registered in {place}: flexseg models register NAME --model FOLDER_OR_KEY")
-    return [Model(**json.loads(text)) for text in texts if text is not None]
+    return models
+
+
+def records(store: ArtifactStore) -> list[Model]:
+    """All registered models, by name, perhaps none. UserError for a record that cannot be used."""
+    if store.remote is not None:
+        remote = store.remote
+        objects = ((name, remote.read(name)) for name in remote.sizes(FOLDER))
+        return [_read(remote.where(name), data) for name, data in objects if data is not None]
+    return [_read(str(file), file) for file in sorted((store.root / FOLDER).glob("*.json"))]
+
+
+def _read(place: str, source: bytes | Path) -> Model:
+    try:
+        data = read_file(source) if isinstance(source, Path) else source
+        model = parse(Model, json_object(data))
+        if not place.endswith(f"/{model.name}.json"):
+            raise DamagedError(f"it names the model {model.name!r}")
+    except DamagedError as error:
+        raise UserError(f"damaged record {place}: {error}; delete it and register the model again") from error
+    return model
 
 
 def present(run: Run) -> tuple[Run, dict[str, str]]:
@@ -110,7 +135,7 @@ def judge(store: ArtifactStore, model: Model, evaluation: Artifact, max_drop: fl
     values = [domain.miou for domain in scores if domain.miou is not None]
     miou = sum(values) / len(values) if values else None
     if model.baseline is None:
-        save(store, model._replace(baseline=evaluation.key))
+        save(store, model.model_copy(update={"baseline": evaluation.key}))
         return Verdict(
             model.name, True, ["its first evaluation: the baseline from now on"], miou, evaluation=evaluation.key
         )

@@ -256,7 +256,7 @@ def report(run: Run, images: Artifact | None, results: Sequence[Result]) -> Arti
 
 def _provenance(run: Run, made: Mapping[str, Artifact]) -> dict[str, Any]:
     """What could explain a number of the report: code, machines, data, the key of every artifact, and the config."""
-    machines = {name: artifact.manifest.get("hardware", "an older version") for name, artifact in made.items()}
+    machines = {name: artifact.manifest.hardware for name, artifact in made.items()}
     return provenance() | {
         "Data": {d.name: f"{len(d.scenes):,} scenes, fingerprint {d.key}" for d in (run.source, *run.targets)},
         "Artifacts": {name: f"key {artifact.key}, made on {machines[name]}" for name, artifact in made.items()},
@@ -268,7 +268,7 @@ def seconds_per_stage(artifacts: Iterable[Artifact]) -> dict[str, float]:
     """How long making the artifacts took, by kind, whenever that was."""
     seconds: dict[str, float] = {}
     for artifact in artifacts:
-        seconds[artifact.kind] = seconds.get(artifact.kind, 0.0) + artifact.manifest["seconds"]
+        seconds[artifact.kind] = seconds.get(artifact.kind, 0.0) + artifact.manifest.seconds
     return seconds
 
 

@@ -80,7 +80,7 @@ def _rows(shard: Path, minimum: float | None) -> list[dict[str, Any]]:
 def _digest(folder: Path) -> str:
     """What stands for the images: the sha256 of their files, from the manifest where there is one."""
     if (folder / MANIFEST).is_file():
-        files = read_manifest(folder)["files"]
+        files = read_manifest(folder).model_dump()["files"]
         return canonical_digest({name: entry for name, entry in files.items() if name.startswith("data/")})
     return canonical_digest({f"data/{name}": entry for name, entry in file_table(folder / "data").items()})
 

@@ -1,7 +1,6 @@
 """From a plan to a data set of images: the plan is written down, shards are painted, the card says what came out."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -35,8 +34,8 @@ def generate(
 
     Shards that are already there are kept, so an interrupted call continues where it stopped, and several calls, on
     one or more machines, may work on one folder. The bytes depend on the config and the requests alone, not on what was
-    there before nor on who painted (on one kind of machine): `execute` says who. Raises UserError where `folder` holds
-    another plan.
+    there before nor on who painted (on one kind of machine): `execute` says who. `folder/.work` stays for the store to
+    remove. Raises UserError where `folder` holds another plan.
     """
     (folder / WORK).mkdir(parents=True, exist_ok=True)
     _write_down(requests, folder)
@@ -47,7 +46,6 @@ def generate(
     if not all(shard.done for shard in shards):
         raise UserError(f"{folder / WORK} was removed while images were painted into {folder}: run the command again")
     write_card(config, requests, folder)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 def join(

@@ -1,14 +1,16 @@
 """Files that are whole or not there, and names from outside that become paths only after they were checked.
 
 Two promises can be asked of a write. *Whole*: nobody ever sees half a file, even if the process dies. *Durable*: what
-was seen is still there after a power cut. Everything that counts as finished work (shards, checkpoints, manifests) is
-written durably; notes that can be made again (counts, previews) are only written whole.
+was seen is still there after a power cut. Everything that counts as finished work (shards, checkpoints, manifests, the
+objects of a shared folder) is written durably; notes that can be made again (counts, previews) are only written whole.
 """
 
 import hashlib
 import json
 import os
+import re
 import unicodedata
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -17,28 +19,35 @@ from typing import Any
 from pipeline.errors import UserError
 
 LONGEST_NAME = 255  # bytes: the limit of the usual file systems
+LONGEST_PATH = 2000  # characters of a name below a folder (ours): half of what the kernel takes of a whole path
 LONGEST_STEM = 120  # characters of a name that was made from a scene or a data set
 
 
 @contextmanager
-def written_whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def written_whole(path: Path, *, durable: bool = True, unfinished: Path | None = None) -> Iterator[Path]:
     """Gives a path to write to; what was written appears as `path` by one rename when the block ends well.
 
-    The unfinished file lies beside `path` under a name that `pipeline.store.shared_artifact.is_part` refuses. It is
-    removed where the block fails, and left where the process dies.
+    The unfinished file lies beside `path` under a name of its own, which `pipeline.store.shared_artifact.is_part`
+    refuses, or is `unfinished`, a path on the same file system. It is removed where the block fails, and left where the
+    process dies.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield unfinished
+    with _unfinished(path, durable, unfinished) as file:
+        yield file
         if durable:
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    if durable:
-        fsync_folder(path.parent)
+            _fsync(file)
+        os.replace(file, path)
+
+
+@contextmanager
+def written_once(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """As `written_whole`, but FileExistsError where `path` is there when the block ends: of several writers, on one or
+    several machines, the first one's file stays."""
+    with _unfinished(path, durable, None) as file:
+        yield file
+        if durable:
+            _fsync(file)
+        os.link(file, path)
+        file.unlink()
 
 
 def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
@@ -46,6 +55,24 @@ def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
     with written_whole(path, durable=durable) as unfinished:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _unfinished(path: Path, durable: bool, file: Path | None) -> Iterator[Path]:
+    # The name does not hold `path`'s own: that may already be as long as a name can be.
+    file = file or path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield file
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    if durable:
+        fsync_folder(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def fsync_folder(folder: Path) -> None:
@@ -79,23 +106,34 @@ def seal_holds(sealed: Path) -> bool:
     return sealed.stem.rpartition("-")[2] == file_sha256(sealed)
 
 
-def inside(folder: Path, name: object) -> Path:
+def inside(folder: Path, name: object, *, through_links: bool = True) -> Path:
     """The path of the file `name` below `folder`, where `name` was read from a file (a manifest, a lock, a plan).
 
     UserError unless `name` is a relative path in its one plain spelling: no `..`, no `.`, no leading or doubled slash,
     no backslash, no control character, every part short enough for a file name. So nothing that is read from a shared
-    store can name a place outside the folder that it belongs to.
+    store can name a place outside the folder that it belongs to. `through_links=False` refuses it also where the file,
+    or a folder between it and `folder`, is a symbolic link, which could lead out.
     """
-    if not isinstance(name, str) or not _is_plain(name):
+    if not is_plain_path(name):
         shown = repr(name) if len(repr(name)) <= 100 else repr(name)[:97] + "..."
         raise UserError(
             f"a file below {folder} is named {shown}: wanted a plain relative path; whoever wrote that name did not use"
             " flexseg, delete the folder or the object it came from"
         )
-    return folder / name
+    path = folder / str(name)
+    if not through_links:
+        for step in (path, *path.parents):
+            if step == folder:
+                break
+            if step.is_symlink():
+                raise UserError(f"{step} is a symbolic link, wanted a file or folder of the store's own: delete it")
+    return path
 
 
-def _is_plain(name: str) -> bool:
+def is_plain_path(name: object) -> bool:
+    """Whether `name` is a relative path as `inside` wants it."""
+    if not isinstance(name, str):
+        return False
     parts = PurePosixPath(name).parts
     return (
         bool(parts)
@@ -104,8 +142,15 @@ def _is_plain(name: str) -> bool:
         and not name.startswith("/")
         and "\\" not in name
         and name.isprintable()
+        and len(name) <= LONGEST_PATH
         and all(len(os.fsencode(part)) <= LONGEST_NAME for part in parts)
     )
+
+
+def printable(path: Path) -> str:
+    """A path for a message: on one line, and without bytes that are no text."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
 
 
 def file_stem(text: str) -> str:
@@ -116,7 +161,8 @@ def file_stem(text: str) -> str:
     """
     folded = unicodedata.normalize("NFC", text)
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in folded).lstrip(".")
-    if kept == text and len(kept) <= LONGEST_STEM:
+    looks_made = re.search("-[0-9a-f]{10}$", kept) is not None  # it may be the stem of another text
+    if kept and kept == text and len(kept) <= LONGEST_STEM and not looks_made:
         return kept
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     return f"{kept[:LONGEST_STEM]}-{digest}"

@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.work.units import WORK, Make, Unit
+from pipeline.work.units import WORK, Make, Unit, writing
 
 
 def units_in(folder: Path, count: int = 8, items: int = 3) -> list[Unit]:
     """Units of `items` images each, in a folder that is ready for work. Their task is the number of images."""
     (folder / WORK).mkdir(parents=True)
     return [Unit(folder / "files" / f"{k}.txt", folder / WORK, items, items) for k in range(count)]
+
+
+def make_empty(unit: Unit) -> None:
+    """Makes the unit, as an earlier call may have done."""
+    with writing(unit) as path:
+        path.touch()
 
 
 def load_writer(deaths: int, device: str) -> Make:

@@ -1,5 +1,6 @@
 """The artifact store: what is in it, whether it is whole, and deleting what nobody needs."""
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -33,19 +34,21 @@ def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: 
     for name in sorted({entry.name for entry in places}):
         found = [entry for entry in places if entry.name == name]
         finished = [entry for entry in found if entry.manifest]
-        for group in (finished, [entry for entry in found if not entry.manifest]):
+        damaged = [entry for entry in found if entry.damage]
+        for group in (finished, damaged, [entry for entry in found if not entry.manifest and not entry.damage]):
             if not group:
                 continue
             first, manifest = group[0], group[0].manifest
             state = "" if manifest else f"unfinished, {max(entry.parts for entry in group)} parts"
+            state = "damaged" if first.damage else state
             owner = ", ".join(f"built by {entry.owner}" for entry in group if entry.owner)
             table.add_row(
                 first.stage,
                 first.digits,
                 "both" if len(group) == 2 else first.where,
                 _bytes(max(entry.size for entry in group)),
-                manifest["finished"][:16].replace("T", " ") if manifest else "",
-                duration(manifest["seconds"]) if manifest else "",
+                manifest.finished[:16].replace("T", " ") if manifest else "",
+                duration(manifest.seconds) if manifest else "",
                 ", ".join(filter(None, (state, owner))),
             )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
@@ -58,21 +61,23 @@ def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: 
 def cache_verify(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
     """Read every file of every finished artifact and compare its sha256. One line per damage; exit code 2 if any."""
     from pipeline.errors import UserError
-    from pipeline.store.manifest import verify_files
+    from pipeline.store.manifest import verify_artifact
     from pipeline.store.remote import Remote
     from pipeline.store.shared_artifact import SharedArtifact
     from pipeline.work.progress import bar
 
-    finished = [entry for entry in _entries(*_places(store, remote, config)) if entry.manifest]
+    finished = [entry for entry in _entries(*_places(store, remote, config)) if entry.manifest or entry.damage]
     damaged = []
     for entry in bar(finished, total=len(finished), description="Verifying artifacts"):
         try:
-            if isinstance(entry.place, Remote):
+            if entry.damage:
+                damaged.append(entry.damage)
+            elif isinstance(entry.place, Remote):
                 with tempfile.TemporaryDirectory() as scratch:
                     shared = SharedArtifact(entry.place, entry.name, entry.digits)
                     damaged += shared.verify(Path(scratch))[:1]
-            elif entry.manifest:
-                verify_files(entry.place / entry.name, entry.manifest)
+            else:
+                verify_artifact(entry.place / entry.name)
         except UserError as error:
             damaged.append(str(error))
     for line in damaged:
@@ -108,6 +113,8 @@ def cache_prune(
         raise UserError("say what to delete: --keep-run NAME, --older-than DAYS or --unfinished")
     places = _places(store, remote, config)
     entries = _entries(*places)
+    if damaged := [entry.damage for entry in entries if entry.damage and (keep_run or older_than is not None)]:
+        raise UserError(f"what a damaged artifact was made from is not known, so nothing is deleted: {damaged[0]}")
     needed = needed_by(entries, [*runs_named(entries, keep_run), *_registered(*places, entries)])
     finished = [entry for entry in entries if entry.manifest and (keep_run or older_than is not None)]
     going = {
@@ -118,7 +125,8 @@ def cache_prune(
     kept = needed_by(entries, [entry for entry in entries if entry.manifest and entry.name not in going])
     gone = [entry for entry in finished if entry.name in going - kept and not entry.owner]
     if unfinished:
-        left = [entry for entry in entries if not entry.manifest and (not stage or entry.stage in stage)]
+        left = [entry for entry in entries if not entry.manifest and not entry.damage]
+        left = [entry for entry in left if not stage or entry.stage in stage]
         dead = abandoned(left, lease)
         gone += [entry for entry in left if not entry.owner or (entry.where == "remote" and entry.name in dead)]
     for entry in gone:
@@ -143,16 +151,14 @@ def _places(store: Path, remote: str | None, config: str | None) -> tuple[Path, 
 
 def _registered(store: Path, remote: "Remote | None", entries: "list[Entry]") -> "list[Entry]":
     """Registered models and their baselines."""
-    from flows.registered_models import registered
-    from pipeline.errors import UserError
+    from flows.registered_models import records
     from pipeline.store.artifacts import ArtifactStore
 
-    try:
-        models = registered(ArtifactStore(store, remote=remote.url if remote else None))
-    except UserError:  # none is registered
-        return []
-    names = [Path(place).resolve().name for model in models for place in (model.model, model.baseline) if place]
-    return [entry for entry in entries if entry.manifest and entry.manifest["key"].startswith(tuple(names))]
+    models = records(ArtifactStore(store, remote=remote.url if remote else None))
+    places = [place for model in models for place in (model.model, model.baseline) if place]
+    # A place is a key, or a folder of an artifact or in one.
+    digits = tuple(part for place in places for part in Path(place).parts if re.fullmatch("[0-9a-f]{1,64}", part))
+    return [entry for entry in entries if entry.manifest and entry.manifest.key.startswith(digits)]
 
 
 def _entries(store: Path, remote: "Remote | None") -> "list[Entry]":

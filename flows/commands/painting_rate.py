@@ -32,14 +32,14 @@ def known_rate(run: Run) -> Rate | None:
     like = [
         manifest
         for manifest in manifests
-        if (manifest["version"], manifest["host"]) == (GENERATED.version, host)
-        and _settings(manifest["config"], manifest["inputs"]["weights"]) == wanted
+        if (manifest.version, manifest.host) == (GENERATED.version, host)
+        and _settings(manifest.config, manifest.inputs["weights"]) == wanted
     ]
     if not like:
         return None
-    newest = max(like, key=lambda manifest: str(manifest["finished"]))
-    images = sum(newest["config"]["counts"].values())
-    return Rate(images / newest["seconds"], f"{images} images that were painted here on {newest['finished'][:10]}")
+    newest = max(like, key=lambda manifest: manifest.finished)
+    images = sum(newest.config["counts"].values())
+    return Rate(images / newest.seconds, f"{images} images that were painted here on {newest.finished[:10]}")
 
 
 def measured_rate(run: Run, requests: Sequence[GenerationRequest]) -> Rate:

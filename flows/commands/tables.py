@@ -61,7 +61,7 @@ class CacheRow(NamedTuple):
 
 def _state(row: CacheRow) -> str:
     if row.artifact is not None:
-        return f"made, took {duration(row.artifact.manifest['seconds'])}"
+        return f"made, took {duration(row.artifact.manifest.seconds)}"
     return row.unfinished or "to be made"
 
 
@@ -91,7 +91,7 @@ STAGE_COLUMNS: Sequence[Column[StageRow]] = (
     Column("stage", lambda row: row.stage, left=True),
     Column("built now", lambda row: str(row.built)),
     Column("from the cache", lambda row: str(len(row.uses) - row.built)),
-    Column("time to make", lambda row: duration(sum(artifact.manifest["seconds"] for _, artifact in row.uses))),
+    Column("time to make", lambda row: duration(sum(artifact.manifest.seconds for _, artifact in row.uses))),
 )
 
 

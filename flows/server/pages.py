@@ -77,7 +77,7 @@ def _show_scores(report: Report) -> None:
 
 def show_images(images: Artifact, folders: Sequence[str]) -> None:
     """After a regeneration: what is new, and how to train on all of it."""
-    config = images.manifest["config"]
+    config = images.manifest.config
     rows = [
         {"condition": name, "new images": count, "numbered from": config["after"].get(name, 0)}
         for name, count in config["counts"].items()

@@ -233,8 +233,7 @@ def _check_schema(file: Path, schema: "pa.Schema") -> None:
 
 
 def _check_listed(folder: Path, found: set[str]) -> None:
-    listed = read_manifest(folder).get("files")
-    names = {name for name in listed if name.startswith("data/")} if isinstance(listed, dict) else set()
+    names = {name for name in read_manifest(folder).files if name.startswith("data/")}
     for what, wrong in (("has a file that its manifest does not list", found - names), ("lacks", names - found)):
         if wrong:
             raise UserError(

@@ -26,17 +26,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from pipeline.errors import UserError
-from pipeline.files import fsync_folder, write_json
-from pipeline.store.building import ATTEMPTS, Stage, Wanted, build_in, disk_full
+from pipeline.errors import UserError, one_line
+from pipeline.files import fsync_folder, inside, printable
+from pipeline.store.building import Stage, Wanted, build_in, disk_full
 from pipeline.store.lease import acquire
-from pipeline.store.manifest import MANIFEST, canonical_digest, canonical_json, read_manifest, verify_files
+from pipeline.store.manifest import MANIFEST, Manifest, canonical_json, key_of, read_manifest, verify_artifact
+from pipeline.store.places import KEY_DIGITS, check_root, is_digits
 from pipeline.store.remote import Remote
 from pipeline.store.shared_artifact import SharedArtifact
 
-__all__ = ["Artifact", "ArtifactStore", "Config", "Event", "OnEvent", "Stage"]
+__all__ = ["KEY_DIGITS", "Artifact", "ArtifactStore", "Config", "Event", "OnEvent", "Stage"]
 
-KEY_DIGITS = 16
 CHECK_PATIENCE = 20.0  # s that a remote store may fail to answer when work begins
 
 
@@ -47,7 +47,7 @@ class Artifact:
     kind: str
     key: str
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
 
 Event = Literal["waiting", "fetching", "building", "built", "cached"]
@@ -66,8 +66,7 @@ class ArtifactStore:
     def __init__(
         self, root: Path, on_event: OnEvent | None = None, *, remote: str | None = None, lease: float = 60
     ) -> None:
-        if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):
-            raise UserError(f"the store {root} is no folder: set machine.remote to the URL, machine.store to a folder")
+        check_root(root)
         self.root = root
         self._on_event = on_event or (lambda event, stage, artifact: None)
         self._verified: set[Path] = set()
@@ -81,7 +80,7 @@ class ArtifactStore:
 
     def key(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> str:
         """Hex sha256 over the canonical JSON of stage, version, config and input keys."""
-        return canonical_digest([*stage, _plain(config), dict(inputs)])
+        return key_of(*stage, _plain(config), inputs)
 
     def find(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> Artifact | None:
         """The finished artifact if it is on this machine, or None. Raises UserError if it is there but damaged."""
@@ -104,9 +103,10 @@ class ArtifactStore:
         wanted = Wanted(stage, self.key(stage, config, inputs), _plain(config), dict(inputs))
         folder = self._folder(stage, wanted.key)
         event: Event = "cached"
-        with self._disk_full_in_one_line():
+        with self._in_one_line(folder):
             if not folder.exists():
                 with self._locked(stage, folder):
+                    # Whoever held the lock until now may have made it.
                     if not folder.exists():
                         event = self._make(wanted, build)
             elif self.remote is not None and folder not in self._verified:
@@ -127,46 +127,50 @@ class ArtifactStore:
         if len(found) != 1:
             what = f"{len(found)} artifacts' keys start" if found else "no artifact's key starts"
             raise UserError(
-                f"{what} with {key!r} in the store {self.root}; give more digits of a key, or set machine.store"
+                f"{what} with {key[:80]!r} in the store {self.root}; give more digits of a key, or set machine.store"
             )
-        return self._open(found[0], read_manifest(found[0])["key"])
+        return self._open(found[0], read_manifest(found[0]).key)
 
     def _starting_with(self, key: str) -> list[Path]:
+        if not re.fullmatch("[0-9a-f]{0,64}", key):  # it is no pattern for file names either
+            return []
         return [
             folder
             for folder in sorted(self.root.glob(f"*/{key[:KEY_DIGITS]}*"))
-            if folder.is_dir() and not folder.suffix and read_manifest(folder)["key"].startswith(key)
+            if folder.is_dir() and is_digits(folder.name) and read_manifest(folder).key.startswith(key)
         ]
 
     def _folder(self, stage: Stage, key: str) -> Path:
         return self.root.absolute() / stage.name / key[:KEY_DIGITS]
 
     def _open(self, folder: Path, key: str) -> Artifact:
-        manifest = read_manifest(folder)
-        if manifest.get("key") != key:
+        # Every byte is read once per process and artifact: what is used is what was made, and nothing beside it.
+        manifest = read_manifest(folder) if folder in self._verified else verify_artifact(folder)
+        if (manifest.key, manifest.stage) != (key, folder.parent.name):
             raise UserError(
-                f"{folder} belongs to another key ({manifest.get('key')}); delete that folder and run again"
+                f"{folder} belongs to another key ({manifest.stage} {manifest.key}); delete that folder and run again"
             )
-        if folder not in self._verified:
-            verify_files(folder, manifest)
-            self._verified.add(folder)
-        return Artifact(manifest["stage"], key, folder, manifest)
+        self._verified.add(folder)
+        return Artifact(manifest.stage, key, folder, manifest)
 
     def _make(self, wanted: Wanted, build: Callable[[Path], None]) -> Event:
         """Builds the artifact, or fetches it from the remote store. Its lock is held."""
         folder = self._folder(wanted.stage, wanted.key)
-        partial = _partial(folder)
-        partial.mkdir(exist_ok=True)
+        partial = _made_partial(folder)
         if self.remote is None:
             self._on_event("building", wanted.stage, None)
             build_in(wanted, partial, build)
             event: Event = "built"
         else:
             event = self._share(wanted, partial, build)
+        self._publish(partial, folder)
+        return event
+
+    def _publish(self, partial: Path, folder: Path) -> None:
+        """The artifact is whole: from here on it exists."""
         self._verified.add(folder)
         os.rename(partial, folder)
         fsync_folder(folder.parent)
-        return event
 
     def _share(self, wanted: Wanted, partial: Path, build: Callable[[Path], None]) -> Event:
         """Makes `partial` the artifact that the remote store has when this returns, built here or elsewhere."""
@@ -175,12 +179,13 @@ class ArtifactStore:
         lease = acquire(shared, self._lease, home, lambda: say("waiting", wanted.stage, None))
         if lease is not None:
             with lease.kept(partial):
-                if (before := lease.continues(partial)) is not None:
-                    write_json(partial / ATTEMPTS, {**before, "running_since": None})
+                lease.continues(partial)
                 say("building", wanted.stage, None)
                 build_in(wanted, partial, build)
                 if shared.publish(partial):
                     return "built"
+                # Another builder was quicker, when ours was held to be dead. Its artifact counts, also here: two
+                # machines must not have different bytes under one key.
         say("fetching", wanted.stage, None)
         shared.fetch(partial)
         return "cached"
@@ -205,26 +210,33 @@ class ArtifactStore:
         if len(found) != 1:
             return False
         stage, _, digits = found[0].partition("/")
-        folder = self.root.absolute() / stage / digits
-        with self._disk_full_in_one_line(), self._locked(Stage(stage, 0), folder):
+        if not is_digits(digits):
+            return False
+        folder = inside(self.root.absolute(), found[0])
+        with self._in_one_line(folder), self._locked(Stage(stage, 0), folder):
             if not folder.exists():
-                partial = _partial(folder)
-                partial.mkdir(exist_ok=True)
+                partial = _made_partial(folder)
                 SharedArtifact(self.remote, found[0], digits).fetch(partial)
-                os.rename(partial, folder)
+                self._publish(partial, folder)
         return True
 
     @contextmanager
-    def _disk_full_in_one_line(self) -> Iterator[None]:
+    def _in_one_line(self, folder: Path) -> Iterator[None]:
+        """Puts what may become of a disk while `folder` is made into one line."""
         try:
             yield
         except Exception as error:
-            if not disk_full(error):
-                raise
-            raise UserError(
-                f"the disk is full ({self.root.absolute()}, or where temporary files go): free space (flexseg cache"
-                " prune) or set machine.store; what was finished is kept, the same command continues"
-            ) from error
+            if disk_full(error):
+                raise UserError(
+                    f"the disk is full ({self.root.absolute()}, or where temporary files go): free space (flexseg cache"
+                    " prune) or set machine.store; what was finished is kept, the same command continues"
+                ) from error
+            if not isinstance(error, UserError) and not (_partial(folder).is_dir() or folder.is_dir()):
+                raise UserError(
+                    f"{_partial(folder)} is gone: the store was moved or deleted while it was in use"
+                    f" ({one_line(error, 120)}); bring it back, or set machine.store, and run again"
+                ) from error
+            raise
 
     @contextmanager
     def _locked(self, stage: Stage, folder: Path) -> Iterator[None]:
@@ -233,8 +245,11 @@ class ArtifactStore:
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = folder.with_name(folder.name + ".lock").open("a")
         except OSError as error:
-            way_out = "set machine.store to a folder that you may write to"
-            raise UserError(f"cannot write to the store {self.root}: {error.strerror}; {way_out}") from error
+            place = printable(Path(error.filename)) if error.filename else self.root
+            raise UserError(
+                f"cannot write to the store {self.root}: {place}: {error.strerror}; set machine.store to a folder that"
+                " you may write to, or delete what is in the way"
+            ) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -246,6 +261,14 @@ class ArtifactStore:
 
 def _partial(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
+
+
+def _made_partial(folder: Path) -> Path:
+    partial = _partial(folder)
+    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+        raise UserError(f"{partial} is no folder of flexseg's: delete it and run again")
+    partial.mkdir(exist_ok=True)
+    return partial
 
 
 def _plain(config: Config) -> object:

@@ -1,7 +1,6 @@
 """What is in a store: its artifacts here and in the remote, finished or not, who builds them, and which are needed."""
 
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -10,27 +9,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.store.lease import newest
-from pipeline.store.manifest import MANIFEST, read_manifest
+from pipeline.store.locks import Term, newest
+from pipeline.store.manifest import MANIFEST, Manifest, everything_below, read_manifest
+from pipeline.store.places import check_root, is_digits
 from pipeline.store.remote import Remote
 from pipeline.store.shared_artifact import SharedArtifact, is_part
+
+BESIDE_A_RUN = ("labels", "plan")
+"""Stages whose artifacts are read while others are built, but enter no key: what they hold follows from the data."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An artifact in one place. `manifest` is None while it is unfinished; then `parts` files of it are there.
-    `owner` is who builds it, empty if nobody does; of a remote lock nobody knows yet whether its owner lives."""
+    """An artifact in one place."""
 
     stage: str
     digits: str
     place: Path | Remote
-    manifest: dict[str, Any] | None
+    manifest: Manifest | None
+    """None while it is unfinished, or where it is damaged."""
     size: int
+    """Bytes of all its files."""
     parts: int = 0
+    """Files of it that are there, while it is unfinished."""
     owner: str = ""
+    """Who builds it, empty if nobody does; of a remote lock nobody knows yet whether its owner lives."""
+    damage: str = ""
+    """Why its manifest or lock cannot be used, in one line."""
 
     @property
     def name(self) -> str:
@@ -44,23 +51,37 @@ class Entry:
 
 
 def local_entries(root: Path) -> Iterator[Entry]:
-    """The artifacts in a local store, also unfinished ones."""
+    """The artifacts in a local store, also unfinished ones. Nothing is written. UserError if `root` can be no store."""
+    check_root(root)
     for folder in sorted(root.glob("*/*")):
-        if not folder.is_dir() or folder.suffix not in {"", ".partial"}:
-            continue
         unfinished = folder.suffix == ".partial"
-        if not unfinished and not (folder / MANIFEST).is_file():
+        if not is_digits(folder.stem if unfinished else folder.name) or not folder.is_dir():
             continue
-        files = [path for path in folder.rglob("*") if path.is_file()]
+        manifest, damage = None, ""
+        if not unfinished:
+            try:
+                manifest = _at_its_place(read_manifest(folder), folder)
+            except UserError as error:
+                damage = str(error)
+        files = [path for path in everything_below(folder) if not path.is_symlink()]
         yield Entry(
             folder.parent.name,
             folder.stem,
             root,
-            None if unfinished else read_manifest(folder),
+            manifest,
             sum(path.stat().st_size for path in files),
             sum(is_part(path.relative_to(folder)) for path in files) if unfinished else 0,
             "a process here" if _held(folder.with_name(f"{folder.stem}.lock")) else "",
+            damage,
         )
+
+
+def _at_its_place(manifest: Manifest, folder: Path) -> Manifest:
+    if manifest.stage != folder.parent.name or not manifest.key.startswith(folder.name):
+        raise UserError(
+            f"{folder} belongs to another key ({manifest.stage} {manifest.key}); delete that folder and run again"
+        )
+    return manifest
 
 
 def remote_entries(remote: Remote) -> Iterator[Entry]:
@@ -70,29 +91,33 @@ def remote_entries(remote: Remote) -> Iterator[Entry]:
     for path, size in remote.sizes().items():
         stage, _, rest = path.partition("/")
         digits, _, what = rest.partition("/")
-        if what:
-            sizes[f"{stage}/{digits}"] = sizes.get(f"{stage}/{digits}", 0) + size
+        if not what or not is_digits(digits):
+            continue
+        sizes[f"{stage}/{digits}"] = sizes.get(f"{stage}/{digits}", 0) + size
         if what == MANIFEST:
             published.add(f"{stage}/{digits}")
     for name, size in sizes.items():
         stage, _, digits = name.partition("/")
         shared = SharedArtifact(remote, name, digits)
-        if name in published:
-            yield Entry(stage, digits, remote, shared.manifest(), size)
-        else:
-            lock = newest(shared)
-            nothing: dict[str, Any] = {"released": True, "parts": {}}
-            content = lock.content if lock else nothing
-            owner = "" if content["released"] else str(content["owner"])
-            yield Entry(stage, digits, remote, None, size, len(content["parts"]), owner)
+        manifest, lock, damage = None, None, ""
+        try:
+            if name in published:
+                manifest = shared.manifest()
+            else:
+                lock = newest(shared)
+        except UserError as error:
+            damage = str(error)
+        record = lock.lock if lock else None
+        owner = record.owner if record and not record.released else ""
+        yield Entry(stage, digits, remote, manifest, size, len(record.parts) if record else 0, owner, damage)
 
 
 def abandoned(entries: Iterable[Entry], seconds: float) -> set[str]:
     """Names of unfinished remote artifacts whose owners do not renew their locks: they are looked at for `seconds`."""
 
-    def looks() -> dict[str, str]:
+    def looks() -> dict[str, Term | None]:
         return {
-            entry.name: json.dumps(newest(SharedArtifact(entry.place, entry.name, entry.digits)))
+            entry.name: newest(SharedArtifact(entry.place, entry.name, entry.digits))
             for entry in watched
             if isinstance(entry.place, Remote)
         }
@@ -107,17 +132,21 @@ def abandoned(entries: Iterable[Entry], seconds: float) -> set[str]:
 
 
 def needed_by(entries: Sequence[Entry], keep: Iterable[Entry]) -> set[str]:
-    """Names of the artifacts in `keep` and of all that they were made from."""
-    by_key = {entry.manifest["key"]: entry for entry in entries if entry.manifest}
+    """Names of the artifacts in `keep`, of all that they were made from, and of what was read meanwhile."""
+    by_key = {entry.manifest.key: entry for entry in entries if entry.manifest}
     found: set[str] = set()
+    sources: set[str] = set()
     left = list(keep)
     while left:
         entry = left.pop()
-        if entry.name not in found:
+        if entry.name not in found and entry.manifest:
             found.add(entry.name)
-            keys = (entry.manifest or {"inputs": {}})["inputs"].values()
-            left += [by_key[key] for key in keys if key in by_key]
-    return found
+            sources |= set(entry.manifest.inputs.values())
+            left += [by_key[key] for key in entry.manifest.inputs.values() if key in by_key]
+    beside = [entry for entry in entries if entry.stage in BESIDE_A_RUN and entry.manifest]
+    return found | {
+        entry.name for entry in beside if entry.manifest and sources.issuperset(entry.manifest.inputs.values())
+    }
 
 
 def runs_named(entries: Sequence[Entry], names: Collection[str]) -> list[Entry]:
@@ -129,8 +158,8 @@ def runs_named(entries: Sequence[Entry], names: Collection[str]) -> list[Entry]:
             for entry in entries
             if entry.manifest
             and (
-                (entry.stage == "report" and entry.manifest["config"].get("name") == name)
-                or (len(name) >= 8 and entry.manifest["key"].startswith(name))
+                (entry.stage == "report" and entry.manifest.config.get("name") == name)
+                or (len(name) >= 8 and entry.manifest.key.startswith(name))
             )
         ]
         if not found:
@@ -143,7 +172,7 @@ def age_in_days(entry: Entry) -> float:
     """Since it was finished; 0 for what is unfinished."""
     if not entry.manifest:
         return 0.0
-    return (datetime.now(UTC) - datetime.fromisoformat(entry.manifest["finished"])).total_seconds() / 86400
+    return (datetime.now(UTC) - datetime.fromisoformat(entry.manifest.finished)).total_seconds() / 86400
 
 
 def delete(entry: Entry) -> bool:
@@ -162,10 +191,15 @@ def delete(entry: Entry) -> bool:
 
 
 def _held(path: Path) -> bool:
-    if not path.exists():
+    """Whether somebody holds the lock. It is opened for reading alone: also a store that is read-only is looked at."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none
         return False
-    with _lock(path) as mine:
-        return not mine
+    return False
 
 
 @contextmanager

@@ -1,14 +1,23 @@
 """Who builds an artifact that several machines want: a lease in the remote store.
 
 Each term of ownership is one object `locks/00001`, `locks/00002`, ..., created exclusively by its owner, who then
-rewrites it again and again. A lease is stale when an observer has seen it unchanged for `seconds` of its own monotonic
-clock while the store answered; no clocks are compared. Taking over is creating the next number. The lease saves work;
-it is not what keeps artifacts whole: an owner that was only slow does no harm, as the first manifest counts.
+rewrites it again and again. The states of an artifact there, n being the number of its newest lock:
 
-The lock also names the finished parts of the build, which its owner has sent: whoever takes over starts from them.
+    nothing there --- anyone creates lock 1 ---> building(1)
+    building(n)   --- its owner publishes -----> published: the manifest is there, its owner deletes the locks
+    building(n)   --- its owner breaks off ----> released(n): lock n says so and names what is finished
+    building(n)   --- its owner dies ----------> stale(n): lock n does not change any more
+    released(n), stale(n) --- anyone creates lock n+1 ---> building(n+1), from the parts that lock n names
+
+Only the creator of lock n writes it, renews it (5 times in `seconds`), and only while no higher lock is there. Anyone
+may create lock n+1 who has seen lock n released, or unchanged for `seconds` of its own monotonic clock while the store
+answered; no clocks are compared. Of several who try, exclusive creation lets one succeed. An owner that was slow and
+finds a higher lock stops sending parts, but goes on building: the lease saves work, it is not what keeps artifacts
+whole. Whose manifest is created first is published; everybody else fetches that.
+
+A lock also names the finished parts of the build, which its owner has sent before. Whoever takes over fetches them.
 """
 
-import json
 import os
 import platform
 import shutil
@@ -18,32 +27,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import StoreUnavailableError, UserError
-from pipeline.files import file_sha256
-from pipeline.store.manifest import MANIFEST
-from pipeline.store.shared_artifact import Parts, SharedArtifact, is_part
+from pipeline.files import file_sha256, inside
+from pipeline.store.building import write_attempts
+from pipeline.store.locks import LockRecord, Term, newest
+from pipeline.store.manifest import MANIFEST, canonical_json, everything_below
+from pipeline.store.records import FileTable, StoredFile
+from pipeline.store.shared_artifact import SharedArtifact, is_part, leave_only
 
 RENEWALS = 5  # in the time after which a lease is stale
 GROWING = ".jsonl"  # files of lines that a build appends to; a resumed build drops lines that came after its checkpoint
-
-
-class Term(NamedTuple):
-    """The newest lock of an artifact: its number and what its owner last wrote."""
-
-    number: int
-    content: dict[str, Any]
-
-
-def newest(shared: SharedArtifact) -> Term | None:
-    """The lock that counts, None if there is none."""
-    for path in reversed(shared.remote.sizes(f"{shared.name}/locks")):
-        text = shared.remote.read(path)
-        if text is not None:
-            return Term(int(path.rpartition("/")[2]), json.loads(text))
-    return None
 
 
 class Watch:
@@ -55,13 +50,14 @@ class Watch:
         self._since = self._last = time.monotonic()
 
     def stale(self, term: Term) -> bool:
-        """Whether the owner of `term`, just read, is dead. A gap between looks (the store or this process stood still)
-        starts the count anew: the owner could not renew either."""
+        """Whether the owner of `term`, just read, is dead."""
         now = time.monotonic()
+        # After a gap between two looks the count starts anew: the store or this machine stood still, and so the owner
+        # may have been unable to renew, too.
         if term != self._seen or now - self._last > self._seconds / 2:
             self._seen, self._since = term, now
         self._last = now
-        return bool(term.content["released"]) or now - self._since > self._seconds
+        return term.lock.released or now - self._since > self._seconds
 
 
 def acquire(shared: SharedArtifact, seconds: float, home: str, on_wait: Callable[[], None]) -> "Lease | None":
@@ -77,7 +73,10 @@ def acquire(shared: SharedArtifact, seconds: float, home: str, on_wait: Callable
             if shared.remote.create(lease.path, lease.text()):
                 if shared.manifest() is None:
                     return lease
-                shared.remote.remove(lease.path)  # published, and its locks deleted, since the last look
+                # Between the look above and the creation the last owner published and deleted its locks: this one is
+                # nobody's, and the next turn of the loop sees the manifest.
+                shared.remote.remove(lease.path)
+            # Another one was quicker: look at its lock without a pause.
             continue
         if not waiting:
             waiting = True
@@ -88,34 +87,33 @@ def acquire(shared: SharedArtifact, seconds: float, home: str, on_wait: Callable
 
 
 class Lease:
-    """A term of ownership. Between `start` and `stop` threads renew it and send finished parts of the build."""
+    """A term of ownership. While it is `kept`, threads renew it and send finished parts of the build."""
 
     def __init__(self, shared: SharedArtifact, seconds: float, home: str, before: Term | None) -> None:
         self._shared, self._seconds = shared, seconds
+        # A renewal that takes longer than this is useless, as others may have taken over by then.
         self._quick = shared._replace(remote=shared.remote.hurried(seconds / 2))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        first = {"home": home, "started": now, "seconds": 0.0, "parts": {}}
-        inherited: dict[str, Any] = before.content if before else first
         self._number = before.number + 1 if before else 1
-        self._at_home = inherited["home"] == home
-        self._content = {
-            "owner": f"{platform.node()} {os.getpid()}",
-            "home": home,
-            "token": uuid.uuid4().hex,
-            "renewals": 0,
-            "released": False,
-            "started": inherited["started"],
-            "seconds": inherited["seconds"],
-            "parts": inherited["parts"],
-        }
+        self._at_home = before is None or before.lock.home == home
+        parts = before.lock.parts if before else {}
+        self._record = LockRecord(
+            owner=f"{platform.node()} {os.getpid()}",
+            home=home,
+            token=uuid.uuid4().hex,
+            renewals=0,
+            released=False,
+            started=before.lock.started if before else datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=before.lock.seconds if before else 0.0,
+            # Whoever wrote the lock before chose these names: only such as a build's parts have.
+            parts={name: entry for name, entry in parts.items() if is_part(PurePosixPath(name))},
+        )
         self._began = time.monotonic()
-        self._sent: dict[tuple[str, int, int, int], dict[str, str | int]] = {}
-        self._said: Parts = inherited["parts"]
-        self._there = {str(entry["sha256"]) for entry in inherited["parts"].values()}
+        self._sent: dict[tuple[str, int, int, int], StoredFile] = {}
+        self._said = self._record.parts
+        self._there = {entry.sha256 for entry in self._record.parts.values()}
         self._stop, self._writing = threading.Event(), threading.Lock()
-        self._complete = (
-            threading.Event()
-        )  # the folder holds all inherited parts: until then it says nothing about them
+        # Set when the folder holds all inherited parts: until then it says nothing about them, and is not mirrored.
+        self._complete = threading.Event()
         self.lost = False
 
     @property
@@ -125,31 +123,32 @@ class Lease:
 
     def text(self) -> bytes:
         """What the lock's object is to hold now."""
-        seconds = self._content["seconds"] + time.monotonic() - self._began
-        return json.dumps({**self._content, "seconds": round(seconds, 1)}, sort_keys=True).encode()
+        seconds = self._record.seconds + time.monotonic() - self._began
+        return canonical_json({**self._record.model_dump(), "seconds": round(seconds, 1)}).encode()
 
-    def continues(self, folder: Path) -> dict[str, Any] | None:
-        """Brings the parts that owners before had finished into `folder`; {started, seconds} of their work. None if
-        there are none, or if the folder is where the last owner worked and knows better."""
-        before = self._fetch_parts(folder)
+    def continues(self, folder: Path) -> None:
+        """Brings the parts that owners before had finished into `folder`, with the time that they took. Nothing, if
+        there are none or if the folder is where the last owner worked and knows better."""
+        self._fetch_parts(folder)
         self._complete.set()
-        return before
 
-    def _fetch_parts(self, folder: Path) -> dict[str, Any] | None:
-        parts = self._content["parts"]
+    def _fetch_parts(self, folder: Path) -> None:
+        parts = self._record.parts
         if not parts or (folder / MANIFEST).exists() or (self._at_home and any(folder.iterdir())):
-            return None
-        for path in [p for p in folder.rglob("*") if p.is_file()]:  # it may not fit to what is known there
-            if path.relative_to(folder).as_posix() not in parts:
-                path.unlink()
+            return
+        # The parts fit to each other (a log to its checkpoint), not to what an earlier build of ours may have left.
+        leave_only(folder, parts)
         for name, entry in parts.items():
+            path = inside(folder, name, through_links=False)
             try:
                 self._shared.take(folder, {name: entry})
             except StoreUnavailableError:
                 raise
-            except UserError:  # swept by an owner that was only slow, or damaged: it is made again
-                (folder / name).unlink(missing_ok=True)
-        return {name: self._content[name] for name in ("started", "seconds")}
+            except UserError:
+                # It is damaged, or was swept by an owner that was only slow: the build makes it again. What we have
+                # under its name is not it.
+                path.unlink(missing_ok=True)
+        write_attempts(folder, self._record.started, self._record.seconds)
 
     @contextmanager
     def kept(self, folder: Path) -> Iterator[None]:
@@ -174,10 +173,11 @@ class Lease:
 
     def _release(self, folder: Path) -> None:
         try:
+            # A higher lock is another owner's word about the parts: ours would come too late.
             if not self._superseded():
                 if self._complete.is_set():
                     self._send_parts(folder)
-                self._content["released"] = True
+                self._set(released=True)
                 self._quick.remote.write(self.path, self.text())
         except (UserError, OSError):
             pass  # the lease goes stale by itself, with the parts of the last renewal
@@ -197,23 +197,29 @@ class Lease:
             if not self._complete.is_set():
                 continue
             try:
+                # In this order, whoever takes over finds all that the lock names at any moment: contents are sent, then
+                # named, and those of before deleted on the next turn.
                 self._sweep()
                 self._send_parts(folder)
-                if self._content["parts"] != self._said and not self._superseded():
+                if self._record.parts != self._said and not self._superseded():
                     self._write()
             except (UserError, OSError):
                 continue  # a file was renamed away meanwhile, or the store does not answer: the next look is soon
 
     def _write(self) -> None:
         with self._writing:
-            parts = self._content["parts"]
-            self._content["renewals"] += 1
+            self._record = self._record.model_copy(update={"renewals": self._record.renewals + 1})
+            said = self._record.parts
             self._quick.remote.write(self.path, self.text())
-            self._said = parts
+            self._said = said
+
+    def _set(self, **fields: object) -> None:
+        with self._writing:  # the threads change different fields of one record
+            self._record = self._record.model_copy(update=fields)
 
     def _sweep(self) -> None:
         """Deletes what was sent and is no part any more (older checkpoints), once the lock says so."""
-        needed = {str(entry["sha256"]) for parts in (self._content["parts"], self._said) for entry in parts.values()}
+        needed = {entry.sha256 for parts in (self._record.parts, self._said) for entry in parts.values()}
         for sha256 in self._there - needed:
             self._there.discard(sha256)
             self._quick.remote.remove(f"{self._shared.name}/files/{sha256}")
@@ -223,24 +229,24 @@ class Lease:
         return not locks or max(locks) != self.path
 
     def _send_parts(self, folder: Path) -> None:
-        """Sends what is finished and then says so. A file that is written to meanwhile waits for the next time.
+        """Sends what is finished and then notes it. A file that is written to meanwhile waits for the next time.
 
         Files that grow come last: a log may be newer than the checkpoint beside it, not older.
         """
-        parts: Parts = {}
+        parts: FileTable = {}
         snapshot = folder.with_name(f"{folder.stem}.mirror")
         snapshot.mkdir(exist_ok=True)
         try:
-            files = [p for p in sorted(folder.rglob("*")) if p.is_file() and is_part(p.relative_to(folder))]
-            for path in sorted(files, key=lambda p: p.suffix == GROWING):
-                entry = self._send_part(path, path.relative_to(folder).as_posix(), snapshot / "file")
+            names = [path.relative_to(folder) for path in everything_below(folder) if not path.is_symlink()]
+            for name in sorted((name for name in names if is_part(name)), key=lambda name: name.suffix == GROWING):
+                entry = self._send_part(folder / name, name.as_posix(), snapshot / "file")
                 if entry is not None:
-                    parts[path.relative_to(folder).as_posix()] = entry
+                    parts[name.as_posix()] = entry
         finally:
             shutil.rmtree(snapshot, ignore_errors=True)
-        self._content["parts"] = parts
+        self._set(parts=parts)
 
-    def _send_part(self, path: Path, name: str, snapshot: Path) -> dict[str, str | int] | None:
+    def _send_part(self, path: Path, name: str, snapshot: Path) -> StoredFile | None:
         stat = path.stat()
         state = (name, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if state in self._sent:
@@ -250,10 +256,11 @@ class Lease:
             shutil.copyfile(path, snapshot)
         else:
             os.link(path, snapshot)  # the same content even if a rename replaces the file meanwhile
-        entry: dict[str, str | int] = {"sha256": file_sha256(snapshot), "size": snapshot.stat().st_size}
-        if entry["sha256"] not in self._there:
-            self._quick.remote.upload(snapshot, f"{self._shared.name}/files/{entry['sha256']}")
-            self._there.add(str(entry["sha256"]))
+        entry = StoredFile(sha256=file_sha256(snapshot), size=snapshot.stat().st_size)
+        if entry.sha256 not in self._there:
+            self._quick.remote.upload(snapshot, f"{self._shared.name}/files/{entry.sha256}")
+            self._there.add(entry.sha256)
+        # Written in place while it was read: what was sent may be half of one version and half of another.
         if path.suffix != GROWING and snapshot.stat().st_mtime_ns != stat.st_mtime_ns:
             return None
         self._sent[state] = entry

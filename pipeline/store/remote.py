@@ -10,18 +10,20 @@ import itertools
 import os
 import platform
 import random
+import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.errors import StoreUnavailableError, UserError, one_line
+from pipeline.files import written_once, written_whole
 from pipeline.seeding import derive_seed
 
 T = TypeVar("T")
@@ -44,9 +46,11 @@ class Remote:
         self.patience = PATIENCE
         try:
             self._fs, self._root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"cannot use the remote store {url!r}: {error}; set machine.remote to a URL as s3://bucket/"
-                            "folder, and install its fsspec package") from error  # fmt: skip
+        except Exception as error:  # of a dozen libraries, each with its own
+            raise UserError(
+                f"cannot use the remote store {masked(url)!r}: {masked(one_line(error))}; set machine.remote to a URL"
+                " as s3://bucket/folder, and install its fsspec package"
+            ) from error
         self._root = self._root.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
         self._random = random.Random(derive_seed(platform.node(), os.getpid(), url))  # two machines never in step
@@ -58,8 +62,8 @@ class Remote:
         return other
 
     def where(self, path: str) -> str:
-        """The URL of `path`, for people."""
-        return f"{self.url}/{path}"
+        """The URL of `path`, for people: what may be secret in it is masked."""
+        return f"{masked(self.url)}/{path}" if path else masked(self.url)
 
     def read(self, path: str) -> bytes | None:
         """The object's bytes, None if there is none."""
@@ -70,21 +74,20 @@ class Remote:
 
     def write(self, path: str, data: bytes) -> None:
         """Makes or replaces the object."""
-        self._try(self._put_locally if self._local else self._fs.pipe_file, self._full(path), data)
+        self._send(path, self._put_locally if self._local else self._fs.pipe_file, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Makes the object if there is none; whether it now has the bytes `data`. Of several callers one makes it."""
-        make = self._link_locally if self._local else self._create
         try:
-            self._try(make, self._full(path), data)
+            self._send(path, self._link_locally if self._local else self._create, data)
         except FileExistsError:
             return self.read(path) == data  # it may be ours: made by a try whose answer was lost
         return True
 
     def upload(self, source: Path, path: str) -> None:
         """Copies a local file there."""
-        put = self._copy_locally if self._local else self._fs.put_file
-        self._try(put, str(source), self._full(path))
+        put = self._copy_locally if self._local else lambda path, source: self._fs.put_file(source, path)
+        self._send(path, put, str(source))
 
     def download(self, path: str, target: Path) -> bool:
         """Copies an object to a local file; whether there is such an object."""
@@ -118,21 +121,33 @@ class Remote:
             exclusive = not self.create(probe, b"another")
             self.remove(probe)
         except FileNotFoundError as error:
-            raise self._unusable(f"there is no such bucket ({error})") from error
+            raise self._unusable(f"there is no such bucket ({one_line(error)})") from error
         except UserError:
             raise
         except Exception as error:
-            raise self._unusable(_one_line(error)) from error
+            raise self._unusable(one_line(error)) from error
         if not made or not exclusive:
             raise self._unusable("it cannot create an object exclusively (S3's If-None-Match: *), so that two machines"
                                  " could not agree on who builds")  # fmt: skip
 
     def _unusable(self, reason: str) -> UserError:
-        return UserError(f"cannot use the remote store {self.url}: {reason}; set machine.remote, or the credentials in"
-                         " the environment")  # fmt: skip
+        return UserError(f"cannot use the remote store {masked(self.url)}: {masked(reason)}; set machine.remote, or the"
+                         " credentials in the environment")  # fmt: skip
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}"
+
+    def _send(self, path: str, put: Callable[[str, Any], object], content: object) -> None:
+        """Tries `put(full path, content)`; a place without room is one line."""
+        try:
+            self._try(put, self._full(path), content)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+                raise
+            raise UserError(
+                f"cannot write to the remote store {masked(self.url)}: {os.strerror(error.errno)}; free space there"
+                " (flexseg cache prune --remote), what was sent is kept, the same command continues"
+            ) from None
 
     def _try(self, operation: Callable[..., T], *arguments: object) -> T:
         deadline = time.monotonic() + self.patience
@@ -140,15 +155,15 @@ class Remote:
             try:
                 return operation(*arguments)
             except PermissionError as error:
-                raise self._unusable(_one_line(error)) from error
+                raise self._unusable(one_line(error)) from error
             except Exception as error:
                 if _final(error):
                     raise
                 pause = min(0.1 * 2**attempt, LONGEST_PAUSE) * self._random.uniform(0.5, 1.5)
                 if time.monotonic() + pause > deadline:
                     raise StoreUnavailableError(
-                        f"the remote store {self.url} has not answered for {self.patience:.0f} s:"
-                        f" {_one_line(error)}; nothing is lost: run again when it answers"
+                        f"the remote store {masked(self.url)} has not answered for {self.patience:.0f} s:"
+                        f" {masked(one_line(error))}; nothing is lost: run again when it answers"
                     ) from error
                 time.sleep(pause)
         raise AssertionError("never reached")
@@ -161,31 +176,31 @@ class Remote:
                 raise FileExistsError(path) from error
             raise
 
-    def _copy_locally(self, source: str, path: str) -> None:
-        with _unfinished(path) as temporary:
-            shutil.copyfile(source, temporary)
-            os.replace(temporary, path)
+    # In a folder that machines share an object appears whole, and durably: others act on it at once.
+
+    def _copy_locally(self, path: str, source: str) -> None:
+        with written_whole(_with_folder(path)) as unfinished:
+            shutil.copyfile(source, unfinished)
 
     def _put_locally(self, path: str, data: bytes) -> None:
-        with _unfinished(path) as temporary:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+        with written_whole(_with_folder(path)) as unfinished:
+            unfinished.write_bytes(data)
 
     def _link_locally(self, path: str, data: bytes) -> None:
-        with _unfinished(path) as temporary:
-            temporary.write_bytes(data)
-            os.link(temporary, path)  # fails where the name is taken; else the whole content appears at once
+        with written_once(_with_folder(path)) as unfinished:
+            unfinished.write_bytes(data)
 
 
-@contextmanager
-def _unfinished(path: str) -> Iterator[Path]:
-    """The name of a new file beside `path`."""
-    temporary = Path(f"{path}.{uuid.uuid4().hex}.tmp")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+def masked(text: str) -> str:
+    """A URL, or a message with one in it, without what may be secret: user, password, query."""
+    text = re.sub(r"://[^/\s]*@", "://***@", text)
+    text = re.sub(r"://[^\s]*:[^\s]*@", "://***@", text)  # a password with slashes
+    return re.sub(r"(://[^\s?]*)\?[^\s'\"]*", r"\1?***", text)
+
+
+def _with_folder(path: str) -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def _code(error: BaseException | None) -> str:
@@ -201,7 +216,3 @@ def _code(error: BaseException | None) -> str:
 def _final(error: Exception) -> bool:
     """Whether the same call would fail again: not a fault of the network or the server's."""
     return isinstance(error, FINAL) or (isinstance(error, OSError) and error.errno in FINAL_ERRNO)
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

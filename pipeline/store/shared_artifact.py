@@ -6,31 +6,43 @@
     manifest.json       created exclusively when all files are there: of several builders the first one counts
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.errors import UserError
-from pipeline.files import file_sha256, write_json
-from pipeline.store.manifest import MANIFEST
+from pipeline.files import file_sha256, inside, written_whole
+from pipeline.store.manifest import MANIFEST, Manifest, everything_below, parse_manifest
+from pipeline.store.records import DamagedError, FileTable, StoredFile
 from pipeline.store.remote import Remote
 from pipeline.work.threads import in_order
-
-Parts = dict[str, dict[str, str | int]]
-"""`{relative path: {sha256, size}}`, as in a manifest."""
+from pipeline.work.units import DIGEST, PARTS, WORK
 
 
 def is_part(path: PurePath) -> bool:
     """Whether a file of an unfinished build is worth keeping: not a lock nor a file that is being written.
 
     By name: a build writes such files, and nothing else, below folders or under names that start with a dot, end in
-    .tmp, .lock or .partial, or have .partial. in them.
+    .tmp, .lock or .partial, or have .partial. in them. Of units' work folder their digests and `PARTS` are kept.
     """
+    if path.parts[0] == WORK:
+        return path.suffix == DIGEST or path.parts[1:-1] == (PARTS,)
     return path.name != MANIFEST and not any(
         name.startswith(".") or name.endswith((".tmp", ".lock", ".partial")) or ".partial." in name
         for name in path.parts
     )
+
+
+def leave_only(folder: Path, names: Container[str]) -> None:
+    """Deletes all below `folder` but the files of these names. Links are deleted, never followed; so are folders that
+    are left empty, which may be in the way of files."""
+    for path in everything_below(folder):
+        if path.is_symlink() or path.relative_to(folder).as_posix() not in names:
+            path.unlink()
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        with suppress(OSError):  # it is not empty
+            path.rmdir()
 
 
 class SharedArtifact(NamedTuple):
@@ -40,42 +52,39 @@ class SharedArtifact(NamedTuple):
     name: str
     key: str
 
-    def manifest(self) -> dict[str, Any] | None:
-        """The manifest, None while the artifact is not published. UserError if it is damaged."""
-        text = self.remote.read(f"{self.name}/{MANIFEST}")
-        if text is None:
+    def manifest(self) -> Manifest | None:
+        """The manifest, None while the artifact is not published. UserError if it is damaged or another artifact's."""
+        data = self.remote.read(f"{self.name}/{MANIFEST}")
+        if data is None:
             return None
         try:
-            manifest: dict[str, Any] = json.loads(text)
-            key = manifest["key"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(MANIFEST, "it cannot be read") from error
-        if not key.startswith(self.key):
-            raise self._damaged(MANIFEST, f"it belongs to another key ({key})")
+            manifest = parse_manifest(data)
+        except DamagedError as error:
+            raise self.damaged(MANIFEST, str(error)) from error
+        if not manifest.key.startswith(self.key) or manifest.stage != self.name.partition("/")[0]:
+            raise self.damaged(MANIFEST, f"it belongs to another key ({manifest.stage} {manifest.key})")
         return manifest
 
     def publish(self, folder: Path) -> bool:
         """Sends the finished artifact in `folder`. False if another builder's was published before."""
-        manifest = (folder / MANIFEST).read_bytes()
-        files: Parts = json.loads(manifest)["files"]
-        self.send(folder, files)
-        return self.remote.create(f"{self.name}/{MANIFEST}", manifest)
+        data = (folder / MANIFEST).read_bytes()
+        self.send(folder, parse_manifest(data).files)
+        return self.remote.create(f"{self.name}/{MANIFEST}", data)
 
     def fetch(self, folder: Path) -> None:
         """Makes `folder` the published artifact; what of it is already there is not fetched again."""
         manifest = self.manifest()
         if manifest is None:
             raise UserError(f"{self.remote.where(self.name)} has just been deleted: run again")
-        self.take(folder, manifest["files"])
-        for path in [path for path in folder.rglob("*") if path.is_file()]:
-            if path.relative_to(folder).as_posix() not in manifest["files"]:
-                path.unlink()
-        write_json(folder / MANIFEST, manifest)
+        leave_only(folder, manifest.files)
+        self.take(folder, manifest.files)
+        with written_whole(folder / MANIFEST) as unfinished:
+            unfinished.write_bytes(manifest.text())
 
-    def send(self, folder: Path, files: Mapping[str, Mapping[str, str | int]]) -> None:
+    def send(self, folder: Path, files: Mapping[str, StoredFile]) -> None:
         """Makes sure that the files' contents are there."""
         there = self.remote.sizes(f"{self.name}/files")
-        sources = {str(entry["sha256"]): (folder / name, entry["size"]) for name, entry in files.items()}
+        sources = {entry.sha256: (inside(folder, name), entry.size) for name, entry in files.items()}
         missing = [
             (path, sha256)
             for sha256, (path, size) in sources.items()
@@ -84,16 +93,18 @@ class SharedArtifact(NamedTuple):
         for _ in in_order(lambda item: self.remote.upload(item[0], f"{self.name}/files/{item[1]}"), missing):
             pass
 
-    def take(self, folder: Path, files: Mapping[str, Mapping[str, str | int]]) -> None:
-        """Brings files into `folder`, each verified. UserError if one is damaged or missing."""
-        for _ in in_order(lambda item: self._take(folder / item[0], item[1]), files.items()):
+    def take(self, folder: Path, files: FileTable) -> None:
+        """Brings files into `folder`, each verified. UserError if one is damaged or missing, or would lie elsewhere."""
+        # All names are looked at before the first file is written.
+        paths = [(inside(folder, name, through_links=False), entry) for name, entry in files.items()]
+        for _ in in_order(lambda item: self._take(*item), paths):
             pass
 
     def verify(self, scratch: Path) -> list[str]:
         """One line about each file that is damaged or missing. Every one is read, through a file in `scratch`."""
         manifest = self.manifest()
         lines = []
-        for name, entry in (manifest or {"files": {}})["files"].items():
+        for name, entry in (manifest.files if manifest else {}).items():
             try:
                 self._take(scratch / "file", entry)
             except UserError as error:
@@ -104,7 +115,7 @@ class SharedArtifact(NamedTuple):
     def sweep(self) -> None:
         """Deletes the locks, and contents that the published manifest does not name (older checkpoints)."""
         manifest = self.manifest()
-        needed = {entry["sha256"] for entry in manifest["files"].values()} if manifest else set()
+        needed = {entry.sha256 for entry in manifest.files.values()} if manifest else set()
         for path in self.remote.sizes(f"{self.name}/locks"):
             self.remote.remove(path)
         for path in self.remote.sizes(f"{self.name}/files"):
@@ -117,23 +128,20 @@ class SharedArtifact(NamedTuple):
         for path in self.remote.sizes(self.name):
             self.remote.remove(path)
 
-    def _take(self, path: Path, entry: Mapping[str, str | int]) -> None:
-        sha256, place = str(entry["sha256"]), f"files/{entry['sha256']}"
-        if path.is_file() and path.stat().st_size == entry["size"] and file_sha256(path) == sha256:
+    def damaged(self, what: str, reason: str) -> UserError:
+        """The line about an object of the artifact that cannot be used."""
+        where = self.remote.where(self.name)
+        return UserError(f"damaged object {where}/{what}: {reason}; delete {where} and run again to rebuild it")
+
+    def _take(self, path: Path, entry: StoredFile) -> None:
+        place = f"files/{entry.sha256}"
+        if path.is_file() and path.stat().st_size == entry.size and file_sha256(path) == entry.sha256:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.tmp")
-        for _ in range(2):  # once more, as the network may have done the damage
-            if not self.remote.download(f"{self.name}/{place}", unfinished):
-                raise self._damaged(place, "it is missing")
-            if file_sha256(unfinished) == sha256:
-                unfinished.replace(path)
-                return
-        unfinished.unlink()
-        raise self._damaged(place, "its content is not what its sha256 says")
-
-    def _damaged(self, what: str, reason: str) -> UserError:
-        return UserError(
-            f"damaged object {self.remote.where(self.name)}/{what}: {reason}; delete {self.remote.where(self.name)} and"
-            " run again to rebuild it"
-        )
+        with written_whole(path) as unfinished:
+            for _ in range(2):  # once more, as the network may have done the damage
+                if not self.remote.download(f"{self.name}/{place}", unfinished):
+                    raise self.damaged(place, "it is missing")
+                if file_sha256(unfinished) == entry.sha256:
+                    return
+            raise self.damaged(place, "its content is not what its sha256 says")

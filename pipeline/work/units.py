@@ -1,12 +1,16 @@
 """Units: the files that a stage's work is divided into, each made by whoever claims it first and kept once it is whole.
 
 An executor makes units: processes of this machine (`pipeline.work.workers`), or a cluster. The stage does not know
-which.
+which. A unit's sha256 is written down before its file appears, so that an interrupted stage continues with what was
+written and nothing else: a file that was damaged meanwhile is made again.
 """
 
 import fcntl
+import glob
 import os
 import platform
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +18,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.machine import Machine
-from pipeline.files import fsync_folder
+from pipeline.errors import UserError
+from pipeline.files import file_sha256, written_whole
 from pipeline.work.progress import Track
+from pipeline.work.threads import in_order
 
 WORK = ".work"
-"""Folder of locks and unfinished files inside a folder that units are made in."""
+"""Folder of locks, digests and unfinished files inside a folder that units are made in. The store removes it when the
+artifact is finished, `pipeline.store.building.build_in`."""
+PARTS = "parts"
+"""Folder inside `WORK` of units that the stage makes its files from, as an evaluation does."""
+DIGEST = ".sha256"
+"""How the name of a file ends that holds a finished unit's digest."""
 PATIENCE = 0.5  # s between looks at units that others make
 
 
@@ -28,7 +39,7 @@ class Unit(NamedTuple):
     path: Path
     """There only when it is whole."""
     work: Path
-    """Folder of its lock, and of its file while that is being written: on the file system of `path`."""
+    """Folder of its lock, its digest, and of its file while that is being written: on the file system of `path`."""
     task: Any
     """What its maker needs to know; pickles."""
     items: int
@@ -36,8 +47,13 @@ class Unit(NamedTuple):
 
     @property
     def done(self) -> bool:
-        """Whether the file is there, which it is only when it is whole."""
-        return self.path.exists()
+        """Whether the file was made, which it is only when it is whole. `make_all` sees to it that it still is."""
+        return self.path.is_file() and self.digest.is_file()
+
+    @property
+    def digest(self) -> Path:
+        """The file that holds the sha256 of the unit's file."""
+        return self.work / f"{self.path.name}{DIGEST}"
 
 
 Make = Callable[[Any, Path], Iterator[object]]
@@ -55,7 +71,10 @@ Executor = Callable[[Sequence[Unit], Load, Machine], Iterator[None]]
 def make_all(
     units: Sequence[Unit], load: Load, *, machine: Machine, execute: Executor, progress: Track, description: str
 ) -> None:
-    """Let an executor make all units, and show how far it is."""
+    """Let an executor make all units, and show how far it is. Units of an earlier call are kept where their content is
+    what was written."""
+    for _ in in_order(_drop_if_damaged, units):
+        pass
     total, done = (sum(unit.items for unit in part) for part in (units, [unit for unit in units if unit.done]))
     if done == total:
         return
@@ -89,15 +108,39 @@ def make_units(units: Sequence[Unit], load: Load, device: str) -> Iterator[int]:
 
 @contextmanager
 def claimed(unit: Unit) -> Iterator[bool]:
-    """Whether the unit is the caller's to make: not done, and nobody else's. The claim dies with its owner.
+    """Whether the unit is the caller's to make: not done, and nobody else's. The claim dies with its owner."""
+    with _locked(unit) as mine:
+        if mine:
+            for left in unit.work.glob(f"{glob.escape(unit.path.name)}.*.partial"):  # by an owner who died
+                left.unlink()
+        yield mine and not unit.done
+
+
+@contextmanager
+def writing(unit: Unit) -> Iterator[Path]:
+    """Where to write the unit's file: it appears as `unit.path`, safely on the disk, when the block ends well."""
+    unit.path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unit.work / f"{unit.path.name}.{os.getpid()}.partial"
+    with written_whole(unit.path, unfinished=unfinished) as path:
+        yield path
+        # Before the file: one that appears without its digest would have to be made again.
+        with written_whole(unit.digest) as digest:
+            digest.write_text(file_sha256(path), encoding="ascii")
+
+
+@contextmanager
+def _locked(unit: Unit) -> Iterator[bool]:
+    """Whether the unit's lock is the caller's; False too where another call has finished all units.
 
     It is an flock, which the kernel frees however a process ends; over NFS, Linux hands it to the server.
     """
     try:
         lock = (unit.work / f"{unit.path.name}.lock").open("a")
-    except FileNotFoundError:  # another call has finished them all
+    except FileNotFoundError:
         yield False
         return
+    except IsADirectoryError as error:
+        raise UserError(f"{error.filename} is a folder, wanted a lock of flexseg's: delete it and run again") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,18 +150,26 @@ def claimed(unit: Unit) -> Iterator[bool]:
         lock.truncate(0)
         lock.write(f"{platform.node()} {os.getpid()}\n")  # for people who wonder who makes it
         lock.flush()
-        for left in unit.work.glob(f"{unit.path.name}.*.partial"):  # by an owner who died
-            left.unlink()
-        yield not unit.done
+        yield True
 
 
-@contextmanager
-def writing(unit: Unit) -> Iterator[Path]:
-    """Where to write the unit's file: it appears as `unit.path`, safely on the disk, when the block ends well."""
-    path = unit.work / f"{unit.path.name}.{os.getpid()}.partial"
-    yield path
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    unit.path.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(unit.path)
-    fsync_folder(unit.path.parent)
+def _drop_if_damaged(unit: Unit) -> None:
+    """Deletes what is in the place of the unit's file where it is not what was written: flipped, swapped, cut, a
+    folder, or of flexseg 0.1, which wrote no digests."""
+    if not os.path.lexists(unit.path) or _whole(unit):
+        return
+    with _locked(unit) as mine:
+        # Looked at again, as the unit may have been another call's to make until now.
+        if mine and os.path.lexists(unit.path) and not _whole(unit):
+            print(f"flexseg: {unit.path} is not what was written, it is made again", file=sys.stderr)
+            if unit.path.is_dir() and not unit.path.is_symlink():
+                shutil.rmtree(unit.path)
+            else:
+                unit.path.unlink()
+
+
+def _whole(unit: Unit) -> bool:
+    try:
+        return not unit.path.is_symlink() and unit.digest.read_text(encoding="ascii") == file_sha256(unit.path)
+    except (OSError, ValueError):
+        return False

@@ -111,14 +111,14 @@ def test_an_interrupted_evaluation_scores_no_unit_twice(tmp_path: Path, monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         score(noted, domains, config, tmp_path / "out", progress=interrupted_after(5))
-    assert sorted(path.name for path in (tmp_path / "out/parts").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out/.work/parts").iterdir()) == [
         f"{file_stem('a/fog')}-0000{k}-of-00003.npz" for k in range(3)
     ]
     before, ticks = len(seen), list[object]()
     score(noted, domains, config, tmp_path / "out", progress=counting(ticks))
     assert (len(seen) - before, len(ticks)) == (3, 3), "rain alone was left"
     assert file_table(tmp_path / "out") == file_table(tmp_path / "whole")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "images", "predictions"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".work", "evaluation.json", "images", "predictions"}
     assert results(tmp_path / "out")["a/fog"]["predictions"] == ["scene0", "scene1", "scene2", "scene4"]
     assert [item["id"] for item in results(tmp_path / "out")["a/fog"]["skipped"]] == ["scene3"]
 

@@ -22,6 +22,7 @@ from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
 from pipeline.store.manifest import file_table
 from pipeline.work.progress import silent
+from pipeline.work.units import WORK
 from tests.processes import start, wait_until, workers_of
 from tests.scored import load_small, write_scenes
 from tests.tracks import counting
@@ -97,7 +98,7 @@ if __name__ == "__main__":
 
 def made(folder: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of every finished part: another file under the same name has others."""
-    statuses = {path.name: path.stat() for path in (folder / "parts").glob("*.npz")}
+    statuses = {path.name: path.stat() for path in (folder / WORK / "parts").glob("*.npz")}
     return {name: (status.st_ino, status.st_mtime_ns) for name, status in statuses.items()}
 
 

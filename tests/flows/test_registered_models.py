@@ -52,8 +52,8 @@ def test_models_are_registered_by_folder_or_key(
     register(store, "mine", "mine", None)
     register(store, "flex-seg", trained.key[:16], str(baseline.folder))
     assert registered(store) == [
-        Model("flex-seg", trained.key[:16], str(baseline.folder)),
-        Model("mine", str(tmp_path / "mine"), None),
+        Model(name="flex-seg", model=trained.key[:16], baseline=str(baseline.folder)),
+        Model(name="mine", model=str(tmp_path / "mine")),
     ]
     assert store.open(trained.key[:16]).key == trained.key, "records are no artifacts"
 
@@ -70,23 +70,25 @@ def test_mistakes_in_registering_are_one_line(store: ArtifactStore, tmp_path: Pa
 
 
 def test_the_first_evaluation_becomes_the_baseline(store: ArtifactStore) -> None:
-    model = Model("mine", "folder", None)
+    model = Model(name="mine", model="folder")
     first = evaluated(store, 60)
     verdict = judge(store, model, first, 0.5)
     assert verdict.passed
     assert verdict.miou == pytest.approx(0.64 / 2)  # road, and the class that is taken for it
     assert "the baseline from now on" in summary([verdict], {})[1]
-    assert registered(store) == [Model("mine", "folder", first.key)]
+    assert registered(store) == [Model(name="mine", model="folder", baseline=first.key)]
 
 
 @pytest.mark.parametrize(
     ("right", "max_drop", "passed"), [(60, 0.5, True), (40, 0.5, False), (40, 50, True), (70, 0, True)]
 )
 def test_the_gate(store: ArtifactStore, right: int, max_drop: float, passed: bool) -> None:
-    model = Model("mine", "folder", evaluated(store, 60).key)
+    model = Model(name="mine", model="folder", baseline=evaluated(store, 60).key)
     verdict = judge(store, model, evaluated(store, right), max_drop)
     assert verdict.passed == passed
-    headline, text = summary([verdict, failed(Model("lost", "x", None), UserError("it is gone"))], {"acdc": "no files"})
+    headline, text = summary(
+        [verdict, failed(Model(name="lost", model="x"), UserError("it is gone"))], {"acdc": "no files"}
+    )
     assert headline == (
         "1 of 2 registered models failed: lost" if passed else "2 of 2 registered models failed: mine, lost"
     )
@@ -126,13 +128,13 @@ def test_targets_that_are_not_there_are_left_out(mini: Mini, tmp_path: Path) -> 
 
 def test_machines_that_share_a_remote_store_share_the_records(tmp_path: Path) -> None:
     one, other = (ArtifactStore(tmp_path / name, remote=f"file://{tmp_path}/remote") for name in ("one", "other"))
-    judge(one, Model("mine", "folder", None), baseline := evaluated(one, 60), 0.5)
-    assert registered(other) == [Model("mine", "folder", baseline.key)]
+    judge(one, Model(name="mine", model="folder"), baseline := evaluated(one, 60), 0.5)
+    assert registered(other) == [Model(name="mine", model="folder", baseline=baseline.key)]
     verdict = judge(other, registered(other)[0], evaluated(other, 40), 0.5)
     assert not verdict.passed
 
 
 def test_a_record_is_replaced_whole(store: ArtifactStore) -> None:
-    save(store, Model("mine", "old", None))
-    save(store, Model("mine", "new", "key"))
-    assert registered(store) == [Model("mine", "new", "key")]
+    save(store, Model(name="mine", model="old"))
+    save(store, Model(name="mine", model="new", baseline="key"))
+    assert registered(store) == [Model(name="mine", model="new", baseline="key")]

@@ -25,6 +25,8 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.requests import Box, GenerationRequest
 from pipeline.store.artifacts import Artifact, Event
+from pipeline.store.manifest import Manifest
+from tests.artifact_manifests import manifest_of
 from tests.made_reports import ODD, made_report
 from tests.scored import write_evaluation
 
@@ -152,7 +154,7 @@ def test_planned_images_stand_under_their_condition() -> None:
 
 
 def artifact(kind: str, key: str, seconds: float) -> Artifact:
-    return Artifact(kind, key, Path(), {"seconds": seconds})
+    return Artifact(kind, key, Path(), Manifest.model_validate(manifest_of({}, seconds=seconds)))
 
 
 def test_stages_and_the_cache_stand_under_their_headings() -> None:

@@ -88,7 +88,7 @@ def test_joining_paints_what_is_left_and_leaves_the_rest_to_the_other_call(
     generate(settings, requests, scenes, tmp_path / "joined", machine=MACHINE)
     assert digests(tmp_path / "joined") == digests(tmp_path / "whole")
     with pytest.raises(UserError, match="nothing to join"):
-        join(settings, scenes, tmp_path / "joined", machine=MACHINE)
+        join(settings, scenes, tmp_path / "nowhere", machine=MACHINE)
 
 
 def test_another_plan_in_the_folder_is_refused(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:

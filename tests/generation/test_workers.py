@@ -116,7 +116,7 @@ def test_killed_at_20_random_moments_and_resumed(tiny_weights: Path, scenes: lis
     artifact = store.find(Stage("generated", 1), settings, {})
     assert artifact is not None
     assert finished.items() <= made(artifact.folder).items()
-    assert artifact.manifest["files"] == whole.manifest["files"]
+    assert artifact.manifest.files == whole.manifest.files
 
 
 def _claimed_since(folder: Path, claims: set[tuple[str, int]], finished: dict[str, tuple[int, int]]) -> bool:

@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
+from pipeline.store.manifest import sealed
 
 
 def cache(*arguments: object) -> Result:
@@ -112,7 +114,7 @@ def test_prune_by_age_keeps_what_younger_artifacts_were_made_from(tmp_path: Path
     for artifact in (world, model_a, model_b):
         path = artifact.folder / "manifest.json"
         old = (datetime.now(UTC) - timedelta(days=40)).isoformat(timespec="seconds")
-        path.write_text(json.dumps({**artifact.manifest, "finished": old}))
+        write_json(path, sealed({**artifact.manifest.model_dump(), "finished": old}))
     assert cache("prune", "--older-than", 30, "--store", store.root).stdout.startswith("0 artifacts")
     (tmp_path / "aside").mkdir()
     report_b.folder.rename(tmp_path / "aside" / "report")

@@ -12,6 +12,7 @@ from flows.cli import app
 from flows.commands.painting_rate import known_rate
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig, load_config
+from pipeline.work.units import DIGEST, WORK
 
 Mini = Callable[..., ExperimentConfig]
 
@@ -49,6 +50,8 @@ def test_what_is_asked_for_and_what_is_there(config: Path, tmp_path: Path) -> No
     shard = run.store.partial(*stages.generated_recipe(run)) / "data/train-00001-of-00002.parquet"
     shard.parent.mkdir(parents=True)
     shard.touch()
+    (shard.parents[1] / WORK).mkdir()
+    (shard.parents[1] / WORK / f"{shard.name}{DIGEST}").touch()
     assert "1 of 2 shards made" in flexseg("plan", str(config))
 
     build_images(run)
@@ -74,7 +77,7 @@ def test_a_rate_is_of_images_that_were_painted_alike_and_here(mini: Mini, monkey
     assert known_rate(Run(mini())) is None
     run = Run(mini())
     build_images(run)
-    seconds = run.history[-1][1].manifest["seconds"]
+    seconds = run.history[-1][1].manifest.seconds
     alike = ("generation.counts.night=9", "generation.seed=3", "generation.shard_size=1")
     for overrides in ((), alike):
         rate = known_rate(Run(mini(*overrides)))

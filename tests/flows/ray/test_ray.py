@@ -177,12 +177,12 @@ def test_painting_and_scoring_go_on_when_a_node_is_lost(
         run = Run(load_config(path, ["generation.counts={plain: 16, foggy: 16}", *changes]))
         return stages.generated(run) if stage == "generated" else stages.evaluation(run, "a model", model)
 
-    local = make(f"machine.store={tmp_path / 'local'}").manifest["files"]
+    local = make(f"machine.store={tmp_path / 'local'}").manifest.files
     with cluster() as (_, second):
         killer = kill_when(lambda: second.workers("Maker.make"), lambda _: second.kill())
-        spread = make(f"machine.store={tmp_path / 'ray'}", "machine.executor=ray", "machine.workers=auto").manifest[
-            "files"
-        ]
+        spread = make(
+            f"machine.store={tmp_path / 'ray'}", "machine.executor=ray", "machine.workers=auto"
+        ).manifest.files
         assert not killer.is_alive()
     assert spread == local
     assert "a Ray worker or its node was lost; another worker takes over its work" in capfd.readouterr().err

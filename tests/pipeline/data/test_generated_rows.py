@@ -19,6 +19,7 @@ from PIL import Image
 from pipeline.data.generated_rows import GeneratedDataSet
 from pipeline.errors import UserError
 from pipeline.seeding import generator
+from tests.artifact_manifests import manifest_of
 
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 LABEL = np.arange(8 * 12, dtype=np.uint8).reshape(8, 12) % 19
@@ -202,8 +203,9 @@ def test_files_of_other_columns_are_joined_by_those_that_are_read(tmp_path: Path
 def test_what_a_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
     """Issue 11: a file added to a finished data set was trained on under the same key."""
     write(tmp_path)
-    listed = {"data/train-0.parquet": {"sha256": "0", "size": 1}, "README.md": {"sha256": "0", "size": 1}}
-    (tmp_path / "manifest.json").write_text(json.dumps({"files": listed}))
+    entry = {"sha256": "0" * 64, "size": 1}
+    listed = {"data/train-0.parquet": entry, "README.md": entry}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest_of(listed)))
     assert len(GeneratedDataSet(tmp_path)) == 2
     write(tmp_path, "train-1.parquet")
     assert "a file that its manifest does not list: data/train-1.parquet" in refusal(tmp_path)
@@ -212,7 +214,7 @@ def test_what_a_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
     assert "does not list: data/train-2.parquet" in refusal(tmp_path)
     others: list[Any] = [{}, [], None, {"data/../../x.parquet": {}}]
     for files in others:
-        (tmp_path / "manifest.json").write_text(json.dumps({"files": files}))
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest_of(files)))
         refusal(tmp_path)
 
 

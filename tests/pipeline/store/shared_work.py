@@ -69,7 +69,7 @@ def main(root: Path, remote: str, lease: float, log: Path) -> None:
 
     def report(folder: Path) -> None:
         note(log, "report", 0)
-        (folder / "report.json").write_text(json.dumps([artifact.manifest["files"] for artifact in made]))
+        (folder / "report.json").write_text(json.dumps([artifact.manifest.model_dump()["files"] for artifact in made]))
 
     store.get_or_build(Stage("report", 1), {}, {artifact.kind: artifact.key for artifact in made}, report)
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.store import lease as leases
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
-from pipeline.store.lease import Term, Watch
+from pipeline.store.lease import Watch
+from pipeline.store.locks import LockRecord, Term
 from pipeline.store.manifest import file_table
-from pipeline.store.shared_artifact import Parts, SharedArtifact, is_part
+from pipeline.store.records import FileTable
+from pipeline.store.shared_artifact import SharedArtifact, is_part
 
 STAGE = Stage("made", 1)
 UNITS = 6
@@ -125,7 +127,7 @@ def test_a_dead_owner_is_replaced_and_its_parts_are_not_made_again(
     artifact = second.make()
     assert (first.made, second.made) == ([0, 1, 2], [3, 4, 5])
     assert second.events == ["waiting", "building", "built"]
-    assert artifact.manifest["seconds"] >= 0 and not list((tmp_path / "b").rglob("*.mirror"))
+    assert artifact.manifest.seconds >= 0 and not list((tmp_path / "b").rglob("*.mirror"))
     assert objects(tmp_path) == ["manifest.json"]
 
 
@@ -137,7 +139,7 @@ def test_parts_are_kept_while_a_slow_machine_still_fetches_them(
         first.make(fail_at=5)
     take = SharedArtifact.take
 
-    def slow(shared: SharedArtifact, folder: Path, files: Parts) -> None:
+    def slow(shared: SharedArtifact, folder: Path, files: FileTable) -> None:
         time.sleep(0.3)  # longer than the time between two looks at the folder
         take(shared, folder, files)
 
@@ -207,6 +209,9 @@ def test_what_was_made_before_it_was_shared_is_published(tmp_path: Path) -> None
         ("checkpoint/state.pt.partial", False),
         (".work/train-00000.parquet.17.partial", False),
         (".work/train-00000.parquet.lock", False),
+        (".work/train-00000.parquet.sha256", True),
+        (".work/parts/fog-00000-of-00001.npz", True),
+        (".work/.1f2e.tmp", False),
         (".attempts.json", False),
         ("scores.json.tmp", False),
         ("bank.partial.npz", False),
@@ -234,10 +239,16 @@ def test_older_parts_are_swept_while_the_build_goes_on(tmp_path: Path) -> None:
     assert contents(tmp_path) == 1
 
 
+def lock(renewals: int, *, released: bool = False) -> LockRecord:
+    """An owner's, after so many renewals."""
+    return LockRecord(owner="host 1", home="host:/store", token="t", renewals=renewals, released=released,
+                      started="2026-11-01T00:00:00+00:00", seconds=0.0, parts={})  # fmt: skip
+
+
 def test_only_an_observers_own_unbroken_time_makes_a_lease_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    watch, term = Watch(60), Term(1, {"renewals": 1, "released": False})
+    watch, term = Watch(60), Term(1, lock(1))
 
     def look(at: float, term: Term) -> bool:
         nonlocal now
@@ -245,12 +256,12 @@ def test_only_an_observers_own_unbroken_time_makes_a_lease_stale(monkeypatch: py
         return watch.stale(term)
 
     assert not any(look(at, term) for at in range(0, 60, 10))
-    assert not look(60, Term(1, {"renewals": 2, "released": False})), "renewed"
+    assert not look(60, Term(1, lock(2))), "renewed"
     assert not any(look(at, term) for at in range(70, 120, 10))
     assert not look(1000, term), "the store was gone: the owner could not renew either"
     assert not any(look(at, term) for at in range(1010, 1070, 10))
     assert look(1070, term)
-    assert look(1071, Term(2, {"renewals": 0, "released": True})), "released"
+    assert look(1071, Term(2, lock(0, released=True))), "released"
 
 
 @settings(max_examples=4, deadline=None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.manifest import file_table, read_manifest, verify_files
+from pipeline.store.manifest import file_table, read_manifest, verify_artifact
 from pipeline.store.remote import Remote
 from tests.pipeline.store.shared_work import UNITS
 from tests.s3_server import BUCKET, S3Server
@@ -105,10 +105,8 @@ def test_eight_machines_build_each_artifact_once_while_things_are_killed(tmp_pat
     for folder in folders[0]:
         tables = [file_table(root / folder) for root in roots]
         assert tables == [tables[0]] * 8
-        verify_files(roots[0] / folder, read_manifest(roots[0] / folder))
+        verify_artifact(roots[0] / folder)
     left = remote.sizes()
     assert not [path for path in left if "/locks/" in path], "no locks are left"
-    wanted = sum(
-        len({f["sha256"] for f in read_manifest(roots[0] / folder)["files"].values()}) for folder in folders[0]
-    )
+    wanted = sum(len({f.sha256 for f in read_manifest(roots[0] / folder).files.values()}) for folder in folders[0])
     assert len(left) == wanted + 4, "nor older checkpoints"

@@ -13,7 +13,7 @@ from pipeline.work import workers
 from pipeline.work.devices import out_of_memory
 from pipeline.work.units import make_units
 from tests.processes import alive, start, wait_until
-from tests.workloads import defect, die, forever, full_gpu, load_writer, mistake, units_in
+from tests.workloads import defect, die, forever, full_gpu, load_writer, make_empty, mistake, units_in
 
 
 def test_processes_share_the_work_and_replace_their_dead(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -26,8 +26,7 @@ def test_processes_share_the_work_and_replace_their_dead(tmp_path: Path, capfd: 
 
 def test_units_made_by_processes(tmp_path: Path) -> None:
     units = units_in(tmp_path, 6)
-    units[0].path.parent.mkdir()
-    units[0].path.touch()
+    make_empty(units[0])
     images = list(workers.run(units, partial(load_writer, 0), Machine(device="cpu", workers=2)))
     assert images == [None] * 15
     assert all(int(unit.path.read_text()) != os.getpid() for unit in units[1:])
