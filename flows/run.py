@@ -150,7 +150,7 @@ class Run:
         if artifact is not None:
             self.history.append((event, artifact))
             if event == "built":
-                announce(f"stage {stage.name}: done, took {duration(artifact.manifest['seconds'])}")
+                announce(f"stage {stage.name}: done, took {duration(artifact.manifest.seconds)}")
         elif not self.builds:
             raise NothingBuiltError(stage.name)
         elif event == "building":
