@@ -163,7 +163,7 @@ class Report(Record):
     """How long each stage took when it was built."""
     provenance: dict[str, JsonValue]
     confusion: dict[str, ConfusionTable]
-    """Of the methods in `pair`, summed over domains and seeds."""
+    """The confusion of the methods in `pair`, summed over domains and seeds."""
 
     @property
     def places(self) -> list[str]:

@@ -14,7 +14,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.files import file_stem, write_json
 
 SCHEMA_VERSION: Literal[1] = 1
-"""Of evaluation.json and report.json. 1: the first that is written down; files of before hold no version."""
+"""The version of evaluation.json and report.json. 1: the first that is written down; older files hold none."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Score = Share | None

@@ -111,11 +111,11 @@ def _whole(weights: str) -> Folders:
     return {name: folder / name for name in COMPONENTS}
 
 
-def _shipped(reference: str) -> hub.Found | None:
+def _shipped(reference: str) -> hub.FoundFolder | None:
     """A set that ships with flexseg, or a network's folder in one; None for anything else."""
     sets = {(path.name,) for path in PRETRAINED.glob("*/")}
     folder = PRETRAINED / reference
-    return hub.Found(folder, None) if Path(reference).parts[:1] in sets and folder.is_dir() else None
+    return hub.FoundFolder(folder, None) if Path(reference).parts[:1] in sets and folder.is_dir() else None
 
 
 def _check_fit(folders: Folders) -> None:

@@ -49,7 +49,7 @@ def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track =
     )
     if not pixels.any():
         raise UserError(
-            f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: mend 'ids' of data.source"
+            f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: correct 'ids' of data.source"
         )
     eligible = pixels > config.rare_class_pixels
     if not eligible.any():  # maps with less than that of every class: any occurrence counts

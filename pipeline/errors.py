@@ -4,7 +4,7 @@ MOST_CHARACTERS = 300
 
 
 class UserError(Exception):
-    """A mistake that the user must mend: trying again without a change gives the same.
+    """A mistake that the user must correct: trying again without a change gives the same.
 
     The message is one line that says what came, what was wanted and how to fix it. The command line prints it without
     a traceback and exits with code 2; every other exception is a defect of ours and keeps its traceback.

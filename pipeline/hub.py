@@ -35,7 +35,7 @@ class HubFolder(NamedTuple):
         return "/".join(part for part in (self.folder, *parts) if part)
 
 
-class Found(NamedTuple):
+class FoundFolder(NamedTuple):
     """A folder on this machine, and the commit of the repository that it is a snapshot of: None for a local folder."""
 
     folder: Path
@@ -50,7 +50,7 @@ def parse(reference: str) -> HubFolder | None:
     return HubFolder(match[1], match[2], match[3] or "")
 
 
-def find(reference: str, wanted: Wanted, key: str) -> Found:
+def find(reference: str, wanted: Wanted, key: str) -> FoundFolder:
     """The folder that `reference` names: a folder here as it is, or one of the Hub that holds all that is `wanted`.
 
     `key` is what the user set to `reference` (a config's key, an option). UserError, one line that says how to fix it,
@@ -58,7 +58,7 @@ def find(reference: str, wanted: Wanted, key: str) -> Found:
     """
     local = Path(reference).expanduser()
     if local.is_dir():
-        return Found(local, None)
+        return FoundFolder(local, None)
     from huggingface_hub.errors import HFValidationError
 
     place = _on_hub(reference, local, key)
@@ -90,7 +90,7 @@ def _on_hub(reference: str, local: Path, key: str) -> HubFolder:
     return place
 
 
-def _cached(place: HubFolder, wanted: Wanted) -> Found | None:
+def _cached(place: HubFolder, wanted: Wanted) -> FoundFolder | None:
     """The place in the Hub's cache; None unless all that is wanted is there."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -101,7 +101,7 @@ def _cached(place: HubFolder, wanted: Wanted) -> Found | None:
         if isinstance(file, str):
             snapshot = Path(file).parents[path.count("/")]
             whole = all(_holds(snapshot / place.path(f), group) for f, groups in wanted.items() for group in groups)
-            return Found(snapshot / place.folder, snapshot.name) if whole else None
+            return FoundFolder(snapshot / place.folder, snapshot.name) if whole else None
     return None
 
 

@@ -199,3 +199,14 @@ def test_private_names_of_libraries_are_listed() -> None:
             if ast.unparse(node).split(".")[0] in imported and node.attr not in listed
         ]
     assert bare == []
+
+
+def test_what_a_field_is_stands_in_its_own_sentence() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {node.value.value}"
+        for file in python_files(*PACKAGES)
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if node.value.value.startswith("Of ")
+    ]
+    assert found == []

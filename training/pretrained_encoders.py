@@ -8,7 +8,7 @@ KEY = "training.network.pretrained"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
-def find_pretrained(name: str) -> hub.Found:
+def find_pretrained(name: str) -> hub.FoundFolder:
     """The folder with the encoder `name`: a local one, or a snapshot of a repository on the Hub, fetched if need be.
 
     UserError, one line on what to fetch and where to put it, where there is none.

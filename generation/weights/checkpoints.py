@@ -23,7 +23,7 @@ LAYOUT = 1
 """Raised when what is kept changes: what has another layout is not taken up."""
 
 
-class Kept(NamedTuple):
+class Saved(NamedTuple):
     """Tensors, on the CPU, and the plain values that belong to them."""
 
     tensors: dict[str, Tensor]
@@ -43,7 +43,7 @@ def keep(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -
     path.with_name(old).unlink(missing_ok=True)
 
 
-def kept(path: Path, what: str) -> Kept | None:
+def kept(path: Path, what: str) -> Saved | None:
     """What was kept at `path`; None where nothing was, or, with a line on stderr, where it is damaged.
 
     `what` is named in that line as what is begun again.
@@ -58,7 +58,7 @@ def kept(path: Path, what: str) -> Kept | None:
         file = inside(path.parent, content["tensors"])
         if seal != canonical_digest(content) or file_sha256(file) != content["sha256"]:
             raise UserError("its digest does not hold")
-        return Kept(safetensors.torch.load_file(file), dict(content["values"]))
+        return Saved(safetensors.torch.load_file(file), dict(content["values"]))
     except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         begin_again(path, what, one_line(error))
         return None

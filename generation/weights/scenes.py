@@ -112,7 +112,7 @@ def check_scenes(config: WeightsConfig, scenes: Sequence[Scene], pixels: np.ndar
         raise UserError(f"weights.crop is {list(config.crop)} px, wanted multiples of {multiple} px: round both sides")
     if not pixels.any():
         raise UserError(
-            f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: mend 'ids' of data.source"
+            f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: correct 'ids' of data.source"
         )
     for name, tuning in (("source", config.source), ("controlnet", config.controlnet)):
         if isinstance(tuning, str):

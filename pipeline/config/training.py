@@ -46,7 +46,7 @@ class HrdaConfig(Section):
     """Height and width of the detail crop in training, of the overlapping detail windows in prediction. The context is
     `training.crop`, then the whole image or `evaluation.window` (published: 1024 px, stride 512)."""
     detail_weight: Share = 0.1
-    """Of the detail crop's own loss; that of the fused prediction has the rest."""
+    """Share of the detail crop's own loss in the total; the loss of the fused prediction has the rest."""
     attention_channels: Positive = 256
     """Channels of the attention's embeddings."""
 
@@ -65,7 +65,7 @@ class NetworkConfig(Section):
     reductions: Stages = (8, 4, 2, 1)
     """How much shorter each stage's keys and values are, per side."""
     drop_path: Share = 0.1
-    """Of a MiT."""
+    """Probability that a block of a MiT is skipped, rising linearly with depth to this."""
     channels: Positive = 256
     """Channels of the decoder, so of the features that the prototypes live in."""
     dropout: Share = 0.1
@@ -94,13 +94,13 @@ class GapConfig(Section):
     """Granular adaptive prototypes."""
 
     weight: Rate = 0.5
-    """Of L_GAP in the total loss."""
+    """Factor of L_GAP in the total loss."""
     sizes: tuple[Positive, ...] = (3, 5, 7)
     """Window sizes of the thin, medium and thick band in feature cells; odd, ascending (ours). Times the cell's size
     in px the last also gives the band of UBE."""
     temperature: Rate = 0.07
     momentum: Share = 0.99
-    """Of a prototype's moving average (ours)."""
+    """What a prototype's moving average keeps of its old value (ours)."""
     weight_power: Annotated[float, Field(ge=0)] = 0.5
     """A prototype's pixels weigh (mean count / its count of updates) to this power (ours)."""
     weight_bounds: tuple[Rate, Rate] = (0.5, 2.0)
@@ -119,14 +119,14 @@ class HasConfig(Section):
     """Hardness-aware sampling: at t = 100 x iteration / iterations a draw is plain with probability threshold(t)."""
 
     schedule: Literal["sigmoid", "linear", "none"] = "sigmoid"
-    """Of the threshold: 1 / (1 + exp(steepness (t - midpoint))), a fall from 1 to 0, or always 0."""
+    """How the threshold falls: 1 / (1 + exp(steepness (t - midpoint))), a fall from 1 to 0, or always 0."""
     steepness: Rate = 0.05
     midpoint: float = 50.0
     """(ours)"""
     temperature: Rate = 1.0
-    """Of the softmax over hardness."""
+    """Temperature of the softmax over hardness: lower draws hard images more often."""
     rate: Share = 0.9
-    """Of the moving average of an image's loss (ours)."""
+    """What the moving average of an image's loss keeps of its old value (ours)."""
 
 
 class FeatureDistanceConfig(Section):
@@ -146,11 +146,11 @@ class ShadeConfig(Section):
     consistency is the feature distance: switch on `feature_distance` too."""
 
     weight: Rate = 10.0
-    """Of the Jensen-Shannon divergence between the predictions of an image in its own and in a new style."""
+    """Factor of the Jensen-Shannon divergence between the predictions of an image in its own and in a new style."""
     basis: Positive | None = None
     """Number of basis styles; None takes as many as the first stage has channels, as published."""
     concentration: Rate | None = None
-    """Of the mixtures' Dirichlet distribution; None takes 1 / number of basis styles, as published."""
+    """Concentration of the mixtures' Dirichlet distribution; None takes 1 / number of basis styles, as published."""
     memory: Positive = 2048
     """Styles of the last images trained on, from which the basis is chosen (ours; the paper's own code passes over the
     whole training set instead)."""
@@ -162,7 +162,7 @@ class OptimizerConfig(Section):
     """AdamW (0.9, 0.999) with linear warm-up and polynomial decay."""
 
     learning_rate: Rate = 6e-5
-    """Of the encoder."""
+    """Highest learning rate of the encoder."""
     head_factor: Rate = 10.0
     """Learning rate of the decoder over that of the encoder."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
