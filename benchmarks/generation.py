@@ -32,7 +32,7 @@ from generation.paint import Painter
 from generation.plan import plan
 from generation.schedulers import starting_noise
 from pipeline.config.data import Dataset
-from pipeline.config.generation import GenerationConfig
+from pipeline.config.generation import AlignmentConfig, GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import find_scenes
 from pipeline.requests import GenerationRequest
@@ -110,7 +110,6 @@ def make_case(generator: Generator, labels: Path, images: int, steps: int, guida
             "rare_class_pixels": round(3000 * share),
             "steps": steps,
             "guidance": guidance,
-            "batch_size": images,
             "fusion": {"large_component": round(20000 * share), "kept_noise": "released"},
         }
     )
@@ -189,7 +188,7 @@ def measure(case: Case, way: Way, released: np.ndarray | None) -> tuple[Row, np.
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
-    edges, radius = edge_detector(case.config), case.config.alignment_radius
+    edges, radius = edge_detector(AlignmentConfig()), AlignmentConfig().radius
     scores = np.array(
         [alignment(edges(image), label, radius) for image, label in zip(images, case.labels, strict=True)]
     )

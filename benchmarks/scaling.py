@@ -38,7 +38,7 @@ def load_starter(weights: str, device: str) -> Make:
     from generation.shards import load_painter
     from pipeline.config.generation import GenerationConfig
 
-    load_painter(GenerationConfig.model_validate({"weights": weights}), [], device)
+    load_painter(GenerationConfig.model_validate({"weights": weights}), [], Machine(), device)
 
     def make(images: int, path: Path) -> Iterator[None]:
         path.write_text(str(time.time()))

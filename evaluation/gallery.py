@@ -15,6 +15,7 @@ from evaluation.metrics import LabelMap, Scores
 from evaluation.scenes import Place
 from evaluation.schema import prediction_file
 from evaluation.scoring import Loaded, load_or_skip
+from pipeline.data.alignment_scores import read_scores
 from pipeline.data.datasets import Scene
 from pipeline.data.labels import IGNORE, TRAIN_IDS, load_label_map
 from pipeline.data.pictures import Picture, colorize, data_uri, fit, side_by_side
@@ -122,15 +123,19 @@ def _compare(
     return ComparedScene(domain, loaded.scene.id, photo_uri(loaded.image), truth, entries)
 
 
-def generated_images(folder: Path, figures: Path) -> dict[str, list[GeneratedImage]]:
-    """Per condition, images evenly spaced through the data set, and one sheet of them in `figures`."""
+def generated_images(folder: Path, figures: Path, scored: Path | None = None) -> dict[str, list[GeneratedImage]]:
+    """Per condition, images evenly spaced through the data set, and one sheet of them in `figures`. `scored`: the
+    folder of their alignment scores; without one the data set's own columns count."""
     dataset = pyarrow.dataset.dataset(folder / "data", format="parquet")
     conditions = np.array(dataset.to_table(columns=["condition"])["condition"].to_pylist())
+    scores = read_scores(folder, scored)
     shown: dict[str, list[GeneratedImage]] = {}
     for condition in dict.fromkeys(conditions.tolist()):
         rows = np.flatnonzero(conditions == condition)
         picked = rows[np.linspace(0, len(rows) - 1, min(PER_CONDITION, len(rows))).round().astype(int)]
         records = dataset.take(picked).to_pylist()
+        for record, row in zip(records, picked, strict=True):
+            record |= {name: float(column[row]) for name, column in scores.items()}
         pictures = [(_decoded(record["image"], "RGB"), _decoded(record["label"], None)) for record in records]
         shown[condition] = [
             GeneratedImage(

@@ -51,7 +51,7 @@ def build_report(content: ReportContent, folder: Path) -> None:
         domain_pictures=gallery.domain_pictures(content.domains),
         kept=kept,
         scene_groups=scenes,
-        generated=_generated(content.generated, pictures),
+        generated=_generated(content.generated, pictures, content.alignment),
         provenance=_provenance(report),
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
@@ -90,9 +90,11 @@ def _scenes(content: ReportContent, report: Report, folder: Path) -> tuple[int, 
     return pictured(scores), [(group, list(draw(group.places, figures=folder))) for group in groups]
 
 
-def _generated(folder: Path | None, figures_folder: Path) -> dict[str, list[gallery.GeneratedImage]]:
+def _generated(
+    folder: Path | None, figures_folder: Path, scored: Path | None
+) -> dict[str, list[gallery.GeneratedImage]]:
     """Example images by condition, in the usual order of the weathers."""
-    shown = gallery.generated_images(folder, figures_folder) if folder else {}
+    shown = gallery.generated_images(folder, figures_folder, scored) if folder else {}
     order = [*WEATHER_ORDER, *(condition for condition in shown if condition not in WEATHER_ORDER)]
     return {condition: shown[condition] for condition in order if condition in shown}
 

@@ -37,6 +37,7 @@ from evaluation.report_schema import (
     TrainingCurve,
 )
 from evaluation.schema import Evaluation, read_evaluation
+from pipeline.data.alignment_scores import read_scores
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 
@@ -62,6 +63,8 @@ class ReportContent:
     seconds: Mapping[str, float]
     provenance: Mapping[str, Any]
     baseline: str | None = None
+    alignment: Path | None = None
+    """The `alignment` artifact of the generated images; without one their own columns count."""
 
     def by_method(self) -> dict[str, list[TrainedModel]]:
         """The models of every method, the baseline's first. UserError if there is none at all or none of that."""
@@ -109,7 +112,7 @@ def summarize(content: ReportContent) -> Report:
         domains=domains,
         methods=tuple(rows),
         published=published_scores({domain.name: domain.images for domain in domains}),
-        generated=summarize_generated(content.generated) if content.generated else None,
+        generated=summarize_generated(content.generated, content.alignment) if content.generated else None,
         seconds=dict(content.seconds),
         provenance=dict(content.provenance),
         confusion={},
@@ -213,13 +216,15 @@ def _curve(model: TrainedModel) -> TrainingCurve:
     return TrainingCurve(seed=model.seed, loss=course("loss"), validation_miou=course("validation_miou"))
 
 
-def summarize_generated(folder: Path) -> GeneratedFacts:
-    """Counts and alignment scores of a generated data set (parquet files under `folder/data`)."""
+def summarize_generated(folder: Path, scored: Path | None = None) -> GeneratedFacts:
+    """Counts and alignment scores of a generated data set (parquet files under `folder/data`), the latter from the
+    folder `scored` if there is one."""
     dataset = pyarrow.dataset.dataset(folder / "data", format="parquet")
-    columns = ("condition", "class_id", "alignment", "alignment_control")
-    table = dataset.to_table(columns=[name for name in columns if name in dataset.schema.names]).to_pydict()
-    scores = table.get("alignment", [])
-    controls = table.get("alignment_control", [None] * len(scores))
+    table = dataset.to_table(columns=["condition", "class_id"]).to_pydict()
+    columns = read_scores(folder, scored)
+    found = {name: [None if math.isnan(v) else v for v in values.tolist()] for name, values in columns.items()}
+    scores = found.get("alignment", [])
+    controls = found.get("alignment_control", [None] * len(scores))
     return GeneratedFacts(
         images=dataset.count_rows(),
         conditions=dict(Counter(table["condition"])),

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.recipes import GENERATED, generated_recipe
 from flows.run import Run
-from flows.stages import GENERATED, generated_recipe
 from pipeline.errors import UserError
 from pipeline.store.artifacts import KEY_DIGITS, ArtifactStore
 from pipeline.store.manifest import MANIFEST, Manifest, read_manifest
@@ -47,17 +47,22 @@ def regenerations(run: Run) -> list[Path]:
     """Folders of the finished regenerations of the config, the oldest first."""
     own = run.key(generated_recipe(run))
     made = [manifest for manifest in _sets(run) if manifest.key != own]
-    return [_folder(run.store, key) for _, key in sorted((manifest.finished, manifest.key) for manifest in made)]
+
+    def age(manifest: Manifest) -> tuple[str, int, str]:
+        # times are whole seconds; within one, what was numbered behind the other came later
+        return manifest.finished, sum(manifest.config["after"].values()), manifest.key
+
+    return [_folder(run.store, manifest.key) for manifest in sorted(made, key=age)]
 
 
 def _sets(run: Run) -> list[Manifest]:
     """Manifests of the generated data sets of the store that differ from the config's in MAY_DIFFER alone."""
-    _, config, inputs = generated_recipe(run)
+    recipe = generated_recipe(run)
     return [
         manifest
         for manifest in _manifests(run.store)
-        if (manifest.version, manifest.inputs) == (GENERATED.version, inputs)
-        and _fixed(manifest.config) == _fixed(config)
+        if (manifest.version, manifest.inputs) == (GENERATED.version, recipe.inputs)
+        and _fixed(manifest.differing or {}) == _fixed(recipe.config.differing)
     ]
 
 
@@ -80,5 +85,5 @@ def _folder(store: ArtifactStore, key: str) -> Path:
     return folder if folder.exists() else store.open(key).folder
 
 
-def _fixed(config: Any) -> dict[str, Any]:
-    return {name: value for name, value in dict(config).items() if name not in MAY_DIFFER}
+def _fixed(differing: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in differing.items() if name not in MAY_DIFFER}

@@ -1,18 +1,20 @@
 """One use of a config: the data that it names, the store, and what has been made or found so far."""
 
 import sys
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from flows.frozen import settings
 from generation.folders import weights_fingerprint
 from pipeline.config.data import Dataset
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.datasets import Scene, check_pair, find_scenes, fingerprint, same_size, toytown_datasets
 from pipeline.errors import UserError
-from pipeline.store.artifacts import Artifact, ArtifactStore, Config, Event, Stage
+from pipeline.store.artifacts import Artifact, ArtifactStore, Event, Stage
+from pipeline.store.building import Settings
 from pipeline.store.manifest import canonical_digest, file_table
 from pipeline.toytown import write_world
 from pipeline.work.progress import Track, announce, duration, silent
@@ -26,16 +28,21 @@ class Recipe(NamedTuple):
     """What an artifact is made from: all that its key depends on."""
 
     stage: Stage
-    config: Config
+    config: Settings
     inputs: Mapping[str, str]
 
 
 class Domain(NamedTuple):
-    """A data set with its scenes and the key that stands for their content."""
+    """A data set, the key that stands for its content, and how its scenes are found."""
 
     name: str
-    scenes: list[Scene]
     key: str
+    find: Callable[[], list[Scene]]
+
+    @property
+    def scenes(self) -> list[Scene]:
+        """Its scenes. Those of toy town are there once it is rendered (`Run.render_world`)."""
+        return self.find()
 
 
 class NothingBuiltError(Exception):
@@ -54,22 +61,38 @@ class Run:
         self.store = ArtifactStore(machine.store, self._note, remote=machine.remote, lease=machine.lease)
         self.history: list[tuple[Event, Artifact]] = []
         self._encoder_keys: dict[str, str] = {}
+        self._world: Artifact | None = None
+        self._rendered = False
 
     def key(self, recipe: Recipe) -> str:
         """The key of what a recipe makes, made or not."""
         return self.store.key(*recipe)
 
     @cached_property
-    def world(self) -> Artifact | None:
-        """Toy town, rendered; None where the config names data on disk."""
+    def world_recipe(self) -> Recipe | None:
+        """What toy town is rendered from; None where the config names data on disk."""
         town = self.config.data.toytown
-        if town is None:
+        return None if town is None else Recipe(WORLD, settings(WORLD, town), {})
+
+    @property
+    def world(self) -> Artifact | None:
+        """Toy town if it has been rendered; None too where the config names data on disk."""
+        if self._world is None and self.world_recipe is not None:
+            self._world = self.store.find(*self.world_recipe)
+        return self._world
+
+    def render_world(self) -> Artifact | None:
+        """Toy town, rendered unless it was before; None where the config names data on disk."""
+        town, recipe = self.config.data.toytown, self.world_recipe
+        if town is None or recipe is None:
             return None
 
         def build(folder: Path) -> None:
             write_world(town, folder, progress=self.progress)
 
-        return self.store.get_or_build(*Recipe(WORLD, town, {}), build)
+        if not self._rendered:
+            self._world, self._rendered = self.store.get_or_build(*recipe, build), True
+        return self._world
 
     @cached_property
     def source(self) -> Domain:
@@ -97,13 +120,18 @@ class Run:
 
         A few pairs of GTA5 have not. UserError if images are missing or no pair is left.
         """
+        if self.config.data.toytown is not None:
+            return list(range(self.config.data.toytown.source_images))
         scenes = self.source.scenes
-        if self.world:
-            return list(range(len(scenes)))
         rows = [row for row, same in enumerate(in_order(same_size, scenes)) if same]
         if not rows:
             check_pair(scenes[0])
         return rows
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the source has photographs beside its label maps."""
+        return self.config.data.toytown is not None or self.source.scenes[0].image is not None
 
     @property
     def has_targets(self) -> bool:
@@ -140,11 +168,17 @@ class Run:
     def datasets(self) -> tuple[Dataset | None, tuple[Dataset, ...]]:
         """The source and the targets that the config names, or toy town's."""
         data = self.config.data
-        return toytown_datasets(self.world.folder) if self.world else (data.source, data.targets)
+        return (
+            (data.source, data.targets)
+            if self.world_recipe is None
+            else toytown_datasets(self.store.folder(*self.world_recipe))
+        )
 
     def _domain(self, dataset: Dataset, *, incomplete: bool = False) -> Domain:
+        if self.world_recipe is not None:
+            return Domain(dataset.name, self.key(self.world_recipe), cache(partial(find_scenes, dataset)))
         scenes = find_scenes(dataset, incomplete=incomplete)
-        return Domain(dataset.name, scenes, self.world.key if self.world else fingerprint(scenes))
+        return Domain(dataset.name, fingerprint(scenes), lambda: scenes)
 
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:
         if artifact is not None:

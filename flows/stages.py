@@ -5,7 +5,7 @@ import are imported where a stage is really built.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,22 +13,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.executors import check_cluster, training, units
+from flows.recipes import (
+    ALIGNMENT,
+    REPORT,
+    alignment_recipe,
+    class_statistics_recipe,
+    evaluation_recipe,
+    generated_recipe,
+    plan_recipe,
+    segmenter_recipe,
+    unscored,
+)
 from flows.run import Domain, Recipe, Run
 from flows.segmenters import load_predict, other_models
 from generation.folders import weights_folders
-from generation.lora import lora_file, lora_fingerprint
+from generation.lora import lora_file
+from pipeline.config.experiment import ExperimentConfig
+from pipeline.config.machine import Machine
 from pipeline.data.datasets import class_pixels
 from pipeline.errors import UserError
-from pipeline.store.artifacts import Artifact, Stage
-from pipeline.store.manifest import provenance
+from pipeline.store.artifacts import KEY_DIGITS, Artifact
+from pipeline.store.building import Settings
+from pipeline.store.manifest import MANIFEST, provenance, read_manifest
+from pipeline.work.progress import bar
 from training.pretrained_encoders import check_pretrained
-
-LABELS = Stage("labels", 1)
-PLANNED = Stage("plan", 1)
-GENERATED = Stage("generated", 2)  # 2: alignment beside its control; conditions are embedded once per image
-SEGMENTER = Stage("segmenter", 2)  # 2: boundary cells drawn over all ranks
-EVALUATION = Stage("evaluation", 4)  # 4: evaluation.json has a schema version; files are named by safe stems
-REPORT = Stage("report", 3)  # 3: report.json has a schema version
 
 
 def check(run: Run) -> None:
@@ -68,11 +76,12 @@ def check_images(domain: Domain) -> None:
 
 def world(run: Run) -> Artifact | None:
     """Toy town, rendered, if that is the experiment's data."""
-    return run.world
+    return run.render_world()
 
 
 def labels(run: Run) -> Artifact:
     """The class statistics of the source, before it is trained on. Says which pairs are left out of training."""
+    run.render_world()
     check_images(run.source)
     scenes, used = run.source.scenes, set(run.training_rows)
     if left_out := [scene.id for row, scene in enumerate(scenes) if row not in used]:
@@ -89,31 +98,22 @@ def class_statistics(run: Run, domain: Domain) -> Artifact:
     """`class_pixels.npy` (N, 19) of a domain. Every label map is read for it: a bad one is found before long work."""
 
     def build(folder: Path) -> None:
+        run.render_world()
         np.save(folder / "class_pixels.npy", class_pixels(domain.scenes, run.progress))
 
-    return run.store.get_or_build(*Recipe(LABELS, {"domain": domain.name}, {"scenes": domain.key}), build)
+    return run.store.get_or_build(*class_statistics_recipe(domain.name, domain.key), build)
 
 
 def planned(run: Run) -> Artifact:
     """`plan.jsonl`, every image that is to be painted. Every label map is read for it."""
-    from generation.plan import DEPENDS_ON, PLAN, plan, plan_text
-
-    section = run.generation.model_dump(mode="json", include=DEPENDS_ON)
+    from generation.plan import PLAN, plan, plan_text
 
     def build(folder: Path) -> None:
+        run.render_world()
         requests = plan(run.generation, run.source.scenes, progress=run.progress)
         (folder / PLAN).write_text(plan_text(requests), encoding="utf-8")
 
-    return run.store.get_or_build(*Recipe(PLANNED, section, {"source": run.source.key}), build)
-
-
-def generated_recipe(run: Run) -> Recipe:
-    """Generated images depend on the generation section, the weights' content and the source's label maps."""
-    config = run.generation.model_dump(mode="json", exclude={"weights", "lora"})
-    inputs = {"weights": run.weights_key, "source": run.source.key}
-    if run.generation.lora is not None:
-        inputs["lora"] = lora_fingerprint(run.generation.lora)
-    return Recipe(GENERATED, config, inputs)
+    return run.store.get_or_build(*plan_recipe(run), build)
 
 
 def generated(run: Run) -> Artifact:
@@ -123,6 +123,7 @@ def generated(run: Run) -> Artifact:
         from generation.generate import generate
         from generation.plan import read_plan
 
+        run.render_world()
         requests = read_plan(planned(run).folder)
         machine, scenes = run.config.machine, run.source.scenes
         inputs = [scenes[0].label, *weights_folders(run.generation.weights).values()]
@@ -134,38 +135,40 @@ def generated(run: Run) -> Artifact:
     return run.store.get_or_build(*generated_recipe(run), build)
 
 
+def alignment(run: Run, data_set: str, folder: Path) -> Artifact:
+    """How well each image of a data set follows its label map. `data_set` is the key or fingerprint of `folder`."""
+
+    def build(out: Path) -> None:
+        from generation.scores import score_data_set
+
+        machine = run.config.machine
+        execute = units(machine, inputs=[folder], most_on_cpu=1)  # a process costs more than what it would score
+        score_data_set(run.config.alignment, folder, out, machine=machine, progress=run.progress, execute=execute)
+
+    return run.store.get_or_build(*alignment_recipe(run, data_set), build)
+
+
+def alignment_of(store: Path, data_set: Artifact) -> Path:
+    """The folder of a data set's alignment scores: the newest ones in the store, else such as the default section
+    gives, made now."""
+    made = [read_manifest(path.parent) for path in store.glob(f"{ALIGNMENT.name}/*/{MANIFEST}")]
+    own = [manifest for manifest in made if manifest.inputs["generated"] == data_set.key]
+    if own:
+        newest = max(own, key=lambda manifest: manifest.finished)
+        return store / ALIGNMENT.name / newest.key[:KEY_DIGITS]
+    run = Run(ExperimentConfig(name="export", machine=Machine(store=store)), bar)
+    return alignment(run, data_set.key, data_set.folder).folder
+
+
 def join_generation(run: Run) -> None:
     """Help another process, perhaps on another machine with the same store, that makes the generated images."""
     from generation.generate import join
 
     recipe = generated_recipe(run)
     if run.store.find(*recipe) is None:
+        run.render_world()
         folder, machine = run.store.partial(*recipe), run.config.machine
         join(run.generation, run.source.scenes, folder, machine=machine, progress=run.progress)
-
-
-def segmenter_recipe(run: Run, method: str, seed: int) -> Recipe:
-    """A segmenter depends on the training section as its method changes it, on the method and the seed, the source, the
-    folder of a pretrained encoder, and the generated images if the method uses them. The method's name does not count,
-    nor do the other methods and seeds, nor where in the config a value was set."""
-    section = run.config.training
-    if method not in section.methods:
-        raise UserError(f"no method {method!r} in this config: choose one of {', '.join(section.methods)}")
-    row = section.methods[method]
-    own = section.of(row)
-    config = {
-        **own.model_dump(mode="json", exclude={"methods", "seeds"}),
-        "method": row.model_dump(mode="json", exclude={"training"}),
-        "seed": seed,
-    }
-    inputs = {"source": run.source.key}
-    if (encoder := run.encoder_key(own.network.pretrained)) is not None:
-        inputs["encoder"] = encoder
-    if row.generated:
-        if run.config.generation is not None:
-            inputs["generated"] = run.key(generated_recipe(run))
-        inputs |= run.generated_keys
-    return Recipe(SEGMENTER, config, inputs)
 
 
 def segmenter(run: Run, method: str, seed: int, images: Artifact | None) -> Artifact:
@@ -175,8 +178,13 @@ def segmenter(run: Run, method: str, seed: int, images: Artifact | None) -> Arti
     def build(folder: Path) -> None:
         from training.train import train
 
+        run.render_world()
         section = run.config.training
         own = [images.folder] if images is not None else []
+        scored = {}
+        for name in (name for name in recipe.inputs if f"{name}, alignment" in recipe.inputs):
+            place = unscored(run)[name] or own[0]
+            scored[place] = alignment(run, recipe.inputs[name], place).folder
         train(
             section,
             section.methods[method],
@@ -186,18 +194,12 @@ def segmenter(run: Run, method: str, seed: int, images: Artifact | None) -> Arti
             folder,
             machine=run.config.machine,
             pixels=np.load(class_statistics(run, run.source).folder / "class_pixels.npy")[run.training_rows],
+            scored=scored,
             progress=run.progress,
             launch=training(run.config.machine),
         )
 
     return run.store.get_or_build(*recipe, build)
-
-
-def evaluation_recipe(run: Run, model: str) -> Recipe:
-    """An evaluation depends on its section, the segmenter (`model` is its key or fingerprint) and the targets."""
-    targets = {f"target {domain.name}": domain.key for domain in run.targets}
-    config = run.config.evaluation.model_dump(mode="json", exclude={"models", "baseline"})
-    return Recipe(EVALUATION, config, {"segmenter": model, **targets})
 
 
 def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
@@ -206,6 +208,7 @@ def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
     def build(folder: Path) -> None:
         from evaluation.evaluate import evaluate
 
+        run.render_world()
         section, machine = run.config.evaluation, run.config.machine
         load = partial(load_predict, folder_of_model, section)
         domains = {domain.name: domain.scenes for domain in run.targets}
@@ -225,10 +228,18 @@ class Result(NamedTuple):
     evaluation: Artifact
 
 
-def report(run: Run, images: Artifact | None, results: Sequence[Result]) -> Artifact:
+class Images(NamedTuple):
+    """The generated images and how well they follow their label maps."""
+
+    data_set: Artifact
+    scored: Artifact
+
+
+def report(run: Run, images: Images | None, results: Sequence[Result]) -> Artifact:
     """`report.json`, `index.html` and figures of all results."""
     both = [(result, artifact) for result in results for artifact in result[2:]]
-    named = {"generated": images, "world": run.world} | {f"{r.method} {r.seed} {a.kind}": a for r, a in both if a}
+    painted = {} if images is None else {"generated": images.data_set, "alignment": images.scored}
+    named = painted | {"world": run.world} | {f"{r.method} {r.seed} {a.kind}": a for r, a in both if a}
     made = {name: artifact for name, artifact in named.items() if artifact is not None}
     inputs = {name: artifact.key for name, artifact in made.items()}
     baseline = run.config.evaluation.baseline
@@ -237,6 +248,7 @@ def report(run: Run, images: Artifact | None, results: Sequence[Result]) -> Arti
         from evaluation.report import build_report
         from evaluation.summary import ReportContent, TrainedModel
 
+        run.render_world()
         content = ReportContent(
             name=run.config.name,
             models=[
@@ -244,14 +256,16 @@ def report(run: Run, images: Artifact | None, results: Sequence[Result]) -> Arti
                 for r in results
             ],
             domains={domain.name: domain.scenes for domain in run.targets},
-            generated=images.folder if images else None,
+            generated=images.data_set.folder if images else None,
+            alignment=images.scored.folder if images else None,
             seconds=seconds_per_stage(made.values()),
             provenance=_provenance(run, made),
             baseline=baseline,
         )
         build_report(content, folder)
 
-    return run.store.get_or_build(*Recipe(REPORT, {"name": run.config.name, "baseline": baseline}, inputs), build)
+    shown = Settings.whole({"name": run.config.name, "baseline": baseline})
+    return run.store.get_or_build(*Recipe(REPORT, shown, inputs), build)
 
 
 def _provenance(run: Run, made: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -270,19 +284,3 @@ def seconds_per_stage(artifacts: Iterable[Artifact]) -> dict[str, float]:
     for artifact in artifacts:
         seconds[artifact.kind] = seconds.get(artifact.kind, 0.0) + artifact.manifest.seconds
     return seconds
-
-
-def recipes(run: Run) -> Iterator[tuple[str, Recipe]]:
-    """(what it is, recipe) of everything that the experiment makes from its data, in order.
-
-    Label maps without photographs can be painted but not trained on; without targets nothing is evaluated.
-    """
-    if run.config.generation is not None:
-        yield "generated images", generated_recipe(run)
-    if run.source.scenes[0].image is None or not run.has_targets:
-        return
-    for seed in run.config.training.seeds:
-        for method in run.config.training.methods:
-            recipe = segmenter_recipe(run, method, seed)
-            yield f"segmenter {method}, seed {seed}", recipe
-            yield f"evaluation {method}, seed {seed}", evaluation_recipe(run, run.key(recipe))

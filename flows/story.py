@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, TypeVar, TypeVarTuple
 
-from flows import stages
+from flows import recipes, stages
 from flows.run import NothingBuiltError, Run
 from flows.segmenters import other_models
 from pipeline.store.artifacts import Artifact
@@ -28,6 +28,7 @@ def experiment(run: Run, via: Via) -> Artifact:
     via(stages.world)(run)
     via(stages.labels)(run)
     images = via(stages.generated)(run) if run.config.generation else None
+    scored = stages.Images(images, via(stages.alignment)(run, images.key, images.folder)) if images else None
     segmenter, evaluation = via(stages.segmenter), via(stages.evaluation)
     results = []
     for seed in run.config.training.seeds:
@@ -36,7 +37,7 @@ def experiment(run: Run, via: Via) -> Artifact:
             results.append(stages.Result(method, seed, model, evaluation(run, model.key, model.folder / "segmenter")))
     for name, (key, folder) in other_models(run).items():
         results.append(stages.Result(name, 0, None, evaluation(run, key, folder)))
-    return via(stages.report)(run, images, results)
+    return via(stages.report)(run, scored, results)
 
 
 def finished(run: Run) -> bool:
@@ -47,7 +48,7 @@ def finished(run: Run) -> bool:
     """
     run.builds = False
     try:
-        if not all(run.store.has(*recipe) for _, recipe in stages.recipes(run)):
+        if not all(run.store.has(*recipe) for _, recipe in recipes.recipes(run)):
             return False
         experiment(run, directly)
     except NothingBuiltError:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
-from pipeline.config.generation import GenerationConfig
+from pipeline.config.generation import AlignmentConfig
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
 
@@ -34,10 +34,9 @@ class Alignment(NamedTuple):
     control: float
 
 
-def edge_detector(config: GenerationConfig, device: str = "cpu") -> EdgeDetector:
+def edge_detector(config: AlignmentConfig, device: str = "cpu") -> EdgeDetector:
     """The detector that the config names. UserError where its weights are not there."""
-    name, weights = config.alignment_detector, config.alignment_weights
-    detect = _detector(name, "" if name == "canny" else weights, device)
+    detect = _detector(config.detector, "" if config.detector == "canny" else config.weights, device)
 
     def edges(image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
@@ -59,14 +58,14 @@ def _detector(name: str, weights: str, device: str) -> Any:
     kind = {"hed": controlnet_aux.HEDdetector, "pidinet": controlnet_aux.PidiNetDetector}[name]
     file = {"hed": "ControlNetHED.pth", "pidinet": "table5_pidinet.pth"}[name]
     if Path(weights).is_dir() and not (Path(weights) / file).is_file():
-        raise UserError(f"generation.alignment_weights: {weights} holds no {file}: fetch it from lllyasviel/Annotators")
+        raise UserError(f"alignment.weights: {weights} holds no {file}: fetch it from lllyasviel/Annotators")
     try:
         detector = kind.from_pretrained(weights)
     except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(
-            f"generation.alignment_detector {name!r} needs {file} of {weights} ({reason}): put that file into a folder"
-            " and set generation.alignment_weights to it, or use 'canny', which needs no weights"
+            f"alignment.detector {name!r} needs {file} of {weights} ({reason}): put that file into a folder"
+            " and set alignment.weights to it, or use 'canny', which needs no weights"
         ) from error
     return detector.to(device)
 

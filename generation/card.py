@@ -1,14 +1,13 @@
 """The dataset card of a generated data set and its picture: what is in it, how it was made, how well it aligns."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.dataset
 from huggingface_hub import DatasetCardData
 
-from pipeline.config.generation import GenerationConfig
+from pipeline.config.generation import AlignmentConfig, GenerationConfig
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.requests import GenerationRequest
 
@@ -22,19 +21,27 @@ COLUMNS = {
     "seed": "seed of the starting noise",
     "source": "id of the label map",
     "box": "the crop in px of the label map",
+}
+SCORE_COLUMNS = {
     "alignment": "share of the label map's boundary px that have an image edge close by",
     "alignment_control": "the same share with the boundaries moved to elsewhere in the image",
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def write_card(config: GenerationConfig, requests: Sequence[GenerationRequest], folder: Path) -> None:
-    """Write `README.md`, from which Hugging Face `datasets` reads the layout, and `alignment.png`."""
-    scores = pyarrow.dataset.dataset(folder / "data", format="parquet").to_table(
-        columns=["alignment", "alignment_control"]
-    )
-    alignment, control = (np.asarray(scores[name]) for name in ("alignment", "alignment_control"))
-    draw_histogram(alignment, control, folder / PICTURE)
+def write_card(
+    config: GenerationConfig,
+    requests: Sequence[GenerationRequest],
+    folder: Path,
+    *,
+    alignment: AlignmentConfig | None = None,
+    scores: np.ndarray | None = None,
+) -> None:
+    """Write `README.md`, from which Hugging Face `datasets` reads the layout.
+
+    `scores` (N, 2) are the images' alignment and its control, which `alignment` says how they were measured: where the
+    data set has them, the card says so and shows the picture that lies beside it.
+    """
     head = DatasetCardData(
         pretty_name="Stylized street scenes",
         task_categories=["image-segmentation"],
@@ -44,7 +51,11 @@ def write_card(config: GenerationConfig, requests: Sequence[GenerationRequest], 
             {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]},
         ],
     )
-    parts = [f"---\n{head.to_yaml()}\n---", _contents(config, requests), _alignment(config, alignment, control)]
+    parts = [f"---\n{head.to_yaml()}\n---"]
+    if alignment is None or scores is None:
+        parts.append(_contents(config, requests, COLUMNS))
+    else:
+        parts += [_contents(config, requests, COLUMNS | SCORE_COLUMNS), _alignment(alignment, *scores.T)]
     (folder / "README.md").write_text("\n\n".join([*parts, _making(config, requests)]) + "\n", encoding="utf-8")
 
 
@@ -71,7 +82,7 @@ def draw_histogram(alignment: np.ndarray, control: np.ndarray, file: Path) -> No
         figure.savefig(file, metadata={"Software": None})  # the same bytes wherever it is drawn
 
 
-def _contents(config: GenerationConfig, requests: Sequence[GenerationRequest]) -> str:
+def _contents(config: GenerationConfig, requests: Sequence[GenerationRequest], columns: Mapping[str, str]) -> str:
     conditions = Counter(request.condition for request in requests)
     classes = Counter(request.class_id for request in requests)
     sources = len({request.source for request in requests})
@@ -81,7 +92,7 @@ def _contents(config: GenerationConfig, requests: Sequence[GenerationRequest]) -
             "",
             f"{len(requests)} images of {config.size[1]}x{config.size[0]} px that flexseg painted onto crops of"
             f" {sources} label maps with a ControlNet",
-            "generator. They follow their labels only roughly (see Alignment).",
+            "generator. They follow their labels only roughly.",
             "",
             "```python",
             "from datasets import load_dataset",
@@ -89,7 +100,7 @@ def _contents(config: GenerationConfig, requests: Sequence[GenerationRequest]) -
             'rows = load_dataset("FOLDER", split="train")',
             "```",
             "",
-            *_table(("column", "what it is"), COLUMNS.items()),
+            *_table(("column", "what it is"), columns.items()),
             "",
             *_table(("condition", "images"), conditions.items()),
             "",
@@ -100,7 +111,7 @@ def _contents(config: GenerationConfig, requests: Sequence[GenerationRequest]) -
     )
 
 
-def _alignment(config: GenerationConfig, alignment: np.ndarray, control: np.ndarray) -> str:
+def _alignment(config: AlignmentConfig, alignment: np.ndarray, control: np.ndarray) -> str:
     above = float(np.mean(alignment > control))
     return "\n".join(
         [
@@ -108,8 +119,8 @@ def _alignment(config: GenerationConfig, alignment: np.ndarray, control: np.ndar
             "",
             f"![histogram of the alignment scores and of their control]({PICTURE})",
             "",
-            f"`alignment` is the share of a label map's boundary px with an image edge ({config.alignment_detector})"
-            f" within {config.alignment_radius} px:",
+            f"`alignment` is the share of a label map's boundary px with an image edge ({config.detector})"
+            f" within {config.radius} px:",
             f"median {np.median(alignment):.3f}. Edges elsewhere do not lower it, so texture raises it by chance;"
             " `alignment_control` says",
             "how much: it is the same share with the boundaries rolled by half the width and a quarter of the height,"

@@ -47,20 +47,22 @@ def denoise(
     windows: Sequence[Window] | None = None,
     kept: Kept | None = None,
     random: Sequence[torch.Generator] | None = None,
+    window_batch: int = 16,
 ) -> Tensor:
     """Latents (B, L, h, w) painted from unit `noise` of that shape.
 
     `condition` is the one-hot label map (B, 20, H, W); `text` (2, B, tokens, D) holds the embeddings of the empty
     prompts and of the prompts, for classifier-free guidance. With `windows` the networks see these alone, and where
     windows overlap their predictions are averaged (MultiDiffusion, Bar-Tal et al. 2023, eq. 5). After every step the
-    cells of `kept` are replaced. `random`: a generator per image, for schedulers that draw noise.
+    cells of `kept` are replaced. `random`: a generator per image, for schedulers that draw noise. At most
+    `window_batch` of the windows go through the networks in one call.
     """
     scheduler = make_scheduler(generator.scheduler, config, noise.device)
     latents = noise * scheduler.init_noise_sigma
     if windows is None:
         windows, limit = [Window(image, 0, 0, *noise.shape[2:]) for image in range(len(noise))], len(noise)
     else:
-        limit = config.window_batch
+        limit = window_batch
     halves = text if config.guidance != 1 else text[1:]  # then the prompted half is all there is
     with (
         embedded_conditions(generator.controlnet) as embedding,

@@ -1,6 +1,7 @@
 """A generated data set as the folders that HRDA-style code trains from (GTA's layout of DAFormer, HRDA, DGInStyle)."""
 
 import io
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 from PIL import Image
 
+from pipeline.data.alignment_scores import read_scores
 from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -22,24 +24,33 @@ RECORD = "export.json"
 ALIGNMENT = "alignment"
 
 
-def export(folder: Path, target: Path, minimum_alignment: float | None = None, *, progress: Track = silent) -> int:
+def export(
+    folder: Path,
+    target: Path,
+    minimum_alignment: float | None = None,
+    *,
+    scored: Path | None = None,
+    progress: Track = silent,
+) -> int:
     """Write the data set of `folder` to `target`; how many images it has there.
 
     `images/ID.png` and `labels/ID_labelTrainIds.png` hold the data set's own bytes. Beside them lie the statistics
     that DAFormer's rare-class sampling reads: `sample_class_stats.json`, `sample_class_stats_dict.json` and
     `samples_with_class.json` (px per class and label file, files relative to `target`). Images whose alignment is below
-    `minimum_alignment` are left out. An interrupted export continues. Raises UserError where `folder` is no generated
-    data set, where `target` holds something else, and where no image is left.
+    `minimum_alignment` are left out; `scored` is the folder of the data set's `alignment` artifact, without which its
+    own columns count. An interrupted export continues. Raises UserError where `folder` is no generated data set, where
+    `target` holds something else, and where no image is left.
     """
     shards = sorted((folder / "data").glob("*.parquet"))
     if not shards:
         raise UserError(f"{folder} holds no data/*.parquet: give the folder or the key of a generated data set")
-    kept = _count(folder, minimum_alignment)
+    chosen = _chosen(folder, scored, minimum_alignment)
+    kept = int(np.count_nonzero(chosen))
     _claim(target, {"data": _digest(folder), "minimum_alignment": minimum_alignment, "images": kept})
     for name in ("images", "labels"):
         (target / name).mkdir(exist_ok=True)
     statistics: dict[str, dict[str, int]] = {}
-    rows = (row for shard in shards for row in _rows(shard, minimum_alignment))
+    rows = itertools.compress((row for shard in shards for row in _rows(shard)), chosen)
     for row in progress(rows, total=kept, description="Exporting images"):
         image, label = Path(row["image"]["path"]).name, Path(row["label"]["path"]).name
         _write(target / "images" / image, row["image"]["bytes"])
@@ -56,25 +67,24 @@ def class_statistics(label: bytes) -> dict[str, int]:
     return {str(train_id): int(count) for train_id, count in enumerate(pixels) if count}
 
 
-def _count(folder: Path, minimum: float | None) -> int:
-    dataset = pyarrow.dataset.dataset(folder / "data", format="parquet")
+def _chosen(folder: Path, scored: Path | None, minimum: float | None) -> np.ndarray:
+    """Which of the data set's images are exported, (N,) bool."""
     if minimum is None:
-        return int(dataset.count_rows())
-    if ALIGNMENT not in dataset.schema.names:
+        return np.ones(pyarrow.dataset.dataset(folder / "data", format="parquet").count_rows(), bool)
+    scores = read_scores(folder, scored).get(ALIGNMENT)
+    if scores is None:
         raise UserError(f"{folder} has no column {ALIGNMENT!r} to filter by: leave out --minimum-alignment")
-    scores = np.asarray(dataset.to_table(columns=[ALIGNMENT])[ALIGNMENT])
-    kept = int(np.count_nonzero(scores >= minimum))
-    if kept == 0:
+    chosen = np.asarray(scores >= minimum)
+    if not chosen.any():
         raise UserError(
             f"no image of {folder} has an alignment of {minimum:g} or more, the best has {scores.max():.3f}: lower"
             " --minimum-alignment"
         )
-    return kept
+    return chosen
 
 
-def _rows(shard: Path, minimum: float | None) -> list[dict[str, Any]]:
-    filters = None if minimum is None else pyarrow.dataset.field(ALIGNMENT) >= minimum
-    return list(pyarrow.parquet.read_table(shard, columns=["image", "label"], filters=filters).to_pylist())
+def _rows(shard: Path) -> list[dict[str, Any]]:
+    return list(pyarrow.parquet.read_table(shard, columns=["image", "label"]).to_pylist())
 
 
 def _digest(folder: Path) -> str:

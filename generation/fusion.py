@@ -23,12 +23,15 @@ def fuse(
     text: Tensor,
     seeds: Sequence[int],
     config: GenerationConfig,
+    *,
+    window_batch: int = 16,
 ) -> np.ndarray:
     """Images (B, H, W, 3) uint8 of a first pass, painted again at a higher resolution and shrunk back to (H, W).
 
     Each image is enlarged (Lanczos) and encoded. Small things are painted anew on the larger canvas by overlapping
     windows, each of a size that the networks know; cells of large connected components of `labels` (B, H, W) stay as
-    the first pass made them. `text` (2, B, tokens, D) as in `denoise`. All noise comes from the requests' `seeds`.
+    the first pass made them. `text` (2, B, tokens, D) and `window_batch` as in `denoise`. All noise comes from the
+    requests' `seeds`.
     """
     fusion = config.fusion or FusionConfig()
     small = (labels.shape[1], labels.shape[2])
@@ -53,6 +56,7 @@ def fuse(
             fusion.kept_noise,
         ),
         random=generators([derive_seed(seed, "second pass, steps") for seed in seeds]),
+        window_batch=window_batch,
     )
     return np.stack([resize(generator.decode(one[None])[0].numpy(), small) for one in latents])
 

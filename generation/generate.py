@@ -41,7 +41,7 @@ def generate(
     _write_down(requests, folder)
     shards = split(requests, config.shard_size, folder)
     sources = {request.source for request in requests}
-    load = partial(load_painter, config, [scene for scene in scenes if scene.id in sources])
+    load = partial(load_painter, config, [scene for scene in scenes if scene.id in sources], machine)
     make_all(shards, load, machine=machine, execute=execute, progress=progress, description=DESCRIPTION)
     if not all(shard.done for shard in shards):
         raise UserError(f"{folder / WORK} was removed while images were painted into {folder}: run the command again")
@@ -55,7 +55,7 @@ def join(
     if not (folder / WORK).is_dir():
         raise UserError(f"nothing to join, no images are being painted in {folder}: run it without --join")
     shards = split(read_plan(folder), config.shard_size, folder)
-    load = partial(load_painter, config, scenes)
+    load = partial(load_painter, config, scenes, machine)
     make_all(shards, load, machine=machine, execute=run, progress=progress, description=DESCRIPTION)
 
 

@@ -81,7 +81,7 @@ class Generator:
         pixels = torch.from_numpy(images.copy()).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
 
-    def prepare(self, config: GenerationConfig) -> None:
+    def prepare(self, config: GenerationConfig, *, compiled: bool = False) -> None:
         """Make the networks ready for painting, in place and once: LoRA, precision, layout in memory, compiler."""
         if config.lora is not None:
             merge_lora(self.unet, config.lora, config.lora_scale)
@@ -90,7 +90,7 @@ class Generator:
                 network.bfloat16()
             if self.device.type == "cuda":  # its matrix units take channels last; on a CPU it only costs
                 network.to(memory_format=torch.channels_last)
-            if config.compile:
+            if compiled:
                 network.compile()
 
 

@@ -12,21 +12,27 @@ from generation.models import Generator
 from generation.schedulers import generators, starting_noise
 from generation.windows import grid
 from pipeline.config.generation import GenerationConfig
+from pipeline.config.machine import Machine
 from pipeline.errors import UserError
 from pipeline.requests import GenerationRequest
 from pipeline.seeding import derive_seed
+
+MACHINE = Machine()
+"""The usual portions of work."""
 
 
 class Painter:
     """Turns requests into images with one generator; text embeddings are computed once per prompt.
 
-    The generator's networks are prepared in place, as the config has it: it is the painter's from then on.
+    The generator's networks are prepared in place, as the config has it: it is the painter's from then on. `machine`
+    says in what portions it works.
     """
 
-    def __init__(self, config: GenerationConfig, generator: Generator) -> None:
+    def __init__(self, config: GenerationConfig, generator: Generator, machine: Machine = MACHINE) -> None:
         check_sizes(config, generator)
-        generator.prepare(config)
+        generator.prepare(config, compiled=machine.compile_generator)
         self._config = config
+        self._machine = machine
         self._generator = generator
         self._texts: dict[str, torch.Tensor] = {}
 
@@ -34,8 +40,9 @@ class Painter:
         self, requests: Sequence[GenerationRequest], reader: LabelReader
     ) -> Iterator[tuple[GenerationRequest, np.ndarray, np.ndarray]]:
         """Each request with its image (H, W, 3) uint8 and its label map (H, W), in order."""
-        for start in range(0, len(requests), self._config.batch_size):
-            batch = requests[start : start + self._config.batch_size]
+        size = self._machine.generation_batch
+        for start in range(0, len(requests), size):
+            batch = requests[start : start + size]
             labels = np.stack([reader.crop(request.source, request.box) for request in batch])
             images = self.images(labels, [r.prompt for r in batch], [r.seed for r in batch])
             yield from zip(batch, images, labels, strict=True)
@@ -49,7 +56,9 @@ class Painter:
         random = generators([derive_seed(seed, "steps") for seed in seeds])
         latents = denoise(generator, noise, generator.condition(labels), text, self._config, random=random)
         images = generator.decode(latents).numpy()
-        return images if self._config.fusion is None else fuse(generator, images, labels, text, seeds, self._config)
+        if self._config.fusion is None:
+            return images
+        return fuse(generator, images, labels, text, seeds, self._config, window_batch=self._machine.window_batch)
 
     def _text(self, prompts: Sequence[str]) -> torch.Tensor:
         for prompt in prompts:

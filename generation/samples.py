@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, Image, Value, disable_progress_bars
 from PIL import Image as PILImage
 
-from generation.alignment import Alignment
+from pipeline.data.alignment_scores import SCORE_COLUMNS
 from pipeline.requests import GenerationRequest
 
 FEATURES = Features(
@@ -23,16 +23,14 @@ FEATURES = Features(
         "seed": Value("int64"),
         "source": Value("string"),
         "box": {side: Value("int32") for side in ("top", "left", "height", "width")},
-        "alignment": Value("float32"),
-        "alignment_control": Value("float32"),
     }
 )
+SCORED_FEATURES = Features({**FEATURES, **{name: Value("float32") for name in SCORE_COLUMNS}})
+"""What a published data set has: the alignment scores beside each image."""
 
 
-def make_sample(
-    request: GenerationRequest, image: np.ndarray, label: np.ndarray, alignment: Alignment
-) -> dict[str, Any]:
-    """One row of the data set: image (H, W, 3) and label map (H, W) as PNG bytes, the request, how well they agree."""
+def make_sample(request: GenerationRequest, image: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    """One row of the data set: image (H, W, 3) and label map (H, W) as PNG bytes, and the request."""
     return {
         "image": {"bytes": png(image), "path": f"{request.id}.png"},
         "label": {"bytes": png(label), "path": f"{request.id}_labelTrainIds.png"},
@@ -42,15 +40,14 @@ def make_sample(
         "seed": request.seed,
         "source": request.source,
         "box": asdict(request.box),
-        "alignment": alignment.score,
-        "alignment_control": alignment.control,
     }
 
 
 def write_shard(samples: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write one parquet file."""
+    """Write one parquet file, with the alignment scores where the samples have them."""
     disable_progress_bars()  # of the moment that writing takes
-    Dataset.from_list(list(samples), features=FEATURES).to_parquet(path)
+    features = SCORED_FEATURES if set(SCORE_COLUMNS) <= samples[0].keys() else FEATURES
+    Dataset.from_list(list(samples), features=features).to_parquet(path)
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -24,11 +24,11 @@ def split(requests: Sequence[GenerationRequest], size: int, folder: Path) -> lis
     ]
 
 
-def load_painter(config: GenerationConfig, scenes: Sequence[Scene], device: str) -> Make:
+def load_painter(config: GenerationConfig, scenes: Sequence[Scene], machine: Machine, device: str) -> Make:
     """Loads the generator; what comes back writes shards, one item per image. `scenes` hold the label maps."""
     from generation.samples import write_shard  # slow to import, as is what shard_painter needs
 
-    make_samples = shard_painter(config, scenes, device)
+    make_samples = shard_painter(config, scenes, machine, device)
 
     def paint(requests: Sequence[GenerationRequest], path: Path) -> Iterator[None]:
         samples = []
@@ -41,7 +41,7 @@ def load_painter(config: GenerationConfig, scenes: Sequence[Scene], device: str)
 
 
 def shard_painter(
-    config: GenerationConfig, scenes: Sequence[Scene], device: str
+    config: GenerationConfig, scenes: Sequence[Scene], machine: Machine, device: str
 ) -> Callable[[Sequence[GenerationRequest]], Iterator[dict[str, Any]]]:
     """Loads the generator; what comes back turns the requests of one shard into rows of the data set.
 
@@ -50,20 +50,17 @@ def shard_painter(
     """
     import torch  # slow to import, and the process that only watches workers does without
 
-    from generation.alignment import alignment, edge_detector
     from generation.models import load_generator
     from generation.paint import Painter
     from generation.samples import make_sample
 
-    edges = edge_detector(config, device)  # first: its weights may be missing
     reader = LabelReader(scenes, config.label_height)
-    painter = Painter(config, load_generator(config.weights, torch.device(device)))
+    painter = Painter(config, load_generator(config.weights, torch.device(device)), machine)
 
     def make_samples(requests: Sequence[GenerationRequest]) -> Iterator[dict[str, Any]]:
         with one_thread():
             for request, image, label in painter.paint(requests, reader):
-                score = alignment(edges(image), label, config.alignment_radius)
-                yield make_sample(request, image, label, score)
+                yield make_sample(request, image, label)
 
     return make_samples
 
@@ -73,7 +70,7 @@ def measure(
 ) -> float:
     """Seconds in which one worker paints `requests`, without loading; on a GPU it paints them once before."""
     device = worker_devices(machine, 1)[0]
-    make_samples = shard_painter(config, scenes, device)
+    make_samples = shard_painter(config, scenes, machine, device)
     if device != "cpu":
         list(make_samples(requests))
     start = time.perf_counter()

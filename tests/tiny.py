@@ -50,7 +50,7 @@ def write_tiny_generator(folder: Path) -> Path:
 def tiny_generation(weights: Path, **changes: object) -> GenerationConfig:
     """Five images of 64x32 px in three shards, from the generator in `weights`; `changes` are keys of the section."""
     settings = {
-        "weights": str(weights), "counts": {"sunny": 3, "night": 2}, "size": (32, 64), "steps": 2, "batch_size": 2,
-        "shard_size": 2, "rare_class_pixels": 100, **changes,
+        "weights": str(weights), "counts": {"sunny": 3, "night": 2}, "size": (32, 64), "steps": 2, "shard_size": 2,
+        "rare_class_pixels": 100, **changes,
     }  # fmt: skip
     return GenerationConfig.model_validate(settings)

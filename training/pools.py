@@ -1,6 +1,6 @@
 """Labeled images by index: source scenes from their files, generated images from parquet data sets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config.training import TrainingConfig
+from pipeline.data.alignment_scores import read_scores
 from pipeline.data.datasets import Scene, load_image, load_label
 from pipeline.data.generated_rows import GeneratedDataSet, decode_pair, row_name
 from pipeline.data.labels import IGNORE
@@ -45,7 +46,8 @@ class GeneratedPool:
     `minimum_alignment` and `generated_limit` leave out, resized to its `generated_size`.
 
     folders: each a data set with `data/*.parquet`; copy: a file for the memory-mapped copy of their pictures, which one
-    process of a training writes and the others, coming later, only read.
+    process of a training writes and the others, coming later, only read; scored: the folders of the `alignment`
+    artifacts of those data sets whose scores are not in columns of their own.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class GeneratedPool:
         excluded: frozenset[str],
         copy: Path,
         write: bool = True,
+        scored: Mapping[Path, Path] = {},
     ) -> None:
         self.size = config.generated_size
         data_sets = [GeneratedDataSet(folder) for folder in folders]
-        chosen = [(place, row) for place, data in enumerate(data_sets) for row in _kept(data, config, excluded)]
+        chosen = [(place, row) for place, data in enumerate(data_sets) for row in _kept(data, config, excluded, scored)]
         if config.generated_limit is not None:
             chosen = [chosen[index] for index in _chosen(len(chosen), config.generated_limit)]
         if not chosen:
@@ -106,12 +109,15 @@ def load_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-def _kept(data: GeneratedDataSet, config: TrainingConfig, excluded: frozenset[str]) -> list[int]:
+def _kept(
+    data: GeneratedDataSet, config: TrainingConfig, excluded: frozenset[str], scored: Mapping[Path, Path]
+) -> list[int]:
     """Rows that were not painted from excluded scenes and are aligned well enough."""
     kept = [row for row, source in enumerate(data.sources()) if source not in excluded]
     if config.minimum_alignment == 0:
         return kept
-    scores = data.alignments()
+    place = scored.get(data.folder)
+    scores = data.alignments() if place is None else read_scores(data.folder, place)["alignment"]
     return [row for row in kept if scores[row] >= config.minimum_alignment]
 
 

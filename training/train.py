@@ -1,8 +1,8 @@
 """Trains one segmenter: source scenes and, where the method says so, generated images -> a folder of weights."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,8 @@ COPY = ".generated.arrow"
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a training run is told. pixels: (N,19) px of each class in each of the `source` scenes."""
+    """What every process of a training run is told. pixels: (N,19) px of each class in each of the `source` scenes;
+    scored: the folders with the alignment scores of `generated`."""
 
     config: TrainingConfig
     method: Method
@@ -46,6 +47,7 @@ class Job:
     folder: Path
     machine: Machine
     pixels: np.ndarray
+    scored: Mapping[Path, Path] = field(default_factory=dict)
 
 
 Launch = Callable[[Job, Track], None]
@@ -63,6 +65,7 @@ def train(
     *,
     machine: Machine,
     pixels: np.ndarray | None = None,
+    scored: Mapping[Path, Path] = {},
     progress: Track = silent,
     launch: Launch | None = None,
 ) -> None:
@@ -70,11 +73,12 @@ def train(
     `learning_curve.png`, `previews/` (held-out scenes at each validation) and, with a tracker, `tracking/`.
 
     `generated` are the folders of generated data sets; `pixels` the source's class statistics (see
-    `pipeline.data.datasets.class_pixels`), counted here if they are not given. It trains in `machine.processes`
-    processes of this machine, in those that torchrun or accelerate launch have started, or where `launch` has them
-    run. While the run is unfinished `folder/checkpoint/` lets a rerun go on where it stopped, to the same losses on a
-    CPU; an interrupt (Ctrl-C, SIGTERM) writes it before it propagates. The number of processes may differ in the
-    rerun: losses then agree but for rounding and dropout.
+    `pipeline.data.datasets.class_pixels`), counted here if they are not given; `scored` the folders of `alignment`
+    artifacts of those of `generated` that have no such columns, wanted for `minimum_alignment` alone. It trains in
+    `machine.processes` processes of this machine, in those that torchrun or accelerate launch have started, or where
+    `launch` has them run. While the run is unfinished `folder/checkpoint/` lets a rerun go on where it stopped, to the
+    same losses on a CPU; an interrupt (Ctrl-C, SIGTERM) writes it before it propagates. The number of processes may
+    differ in the rerun: losses then agree but for rounding and dropout.
     UserError: no images, no labeled pixel, crops larger than images, a loss that diverges (the last good checkpoint is
     kept).
     """
@@ -86,7 +90,7 @@ def train(
     with noticed() as interrupts:
         if pixels is None:
             pixels = class_pixels(source, progress)
-        job = Job(config, method, seed, tuple(source), tuple(generated), folder, machine, pixels)
+        job = Job(config, method, seed, tuple(source), tuple(generated), folder, machine, pixels, scored)
         if launch is not None:
             launch(job, progress)
         elif started_processes() > 1:
@@ -164,7 +168,8 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
         with accelerator.main_process_first():
             write = accelerator.is_main_process
-            pools.append(GeneratedPool(job.generated, config, excluded=excluded, copy=copy, write=write))
+            pool = GeneratedPool(job.generated, config, excluded=excluded, copy=copy, write=write, scored=job.scored)
+            pools.append(pool)
     segmenter = Segmenter.create(config.network, derive_seed(job.seed, "network"), config.scale)
     state = StepState.create(config, job.method, segmenter)
     optimizer, schedule = build_optimizer(segmenter, config.optimizer, config.iterations)

@@ -60,6 +60,7 @@ class _Read(NamedTuple):
 
 def check_data(run: Run) -> list[Finding]:
     """Reads every file of every data set that the config names; what is wrong with one does not stop the others."""
+    run.render_world()
     source, targets = run.datasets
     if source is None and not targets:
         raise UserError("the config names no data: set data.source, data.targets or data.toytown")
@@ -68,7 +69,7 @@ def check_data(run: Run) -> list[Finding]:
 
 
 def _check(run: Run, dataset: Dataset, *, needs_images: bool) -> Finding:
-    real = run.world is None
+    real = run.config.data.toytown is None
     expected = PUBLISHED.get((dataset.layout, None if dataset.layout == "gta" else dataset.split)) if real else None
     try:
         scenes = find_scenes(dataset, incomplete=True)

@@ -69,6 +69,8 @@ def plan(
     from flows.commands.summary import print_plan
 
     run = load(config, overrides)
+    if measure or write is not None:  # both need the label maps; the rest of a plan renders no toy town
+        run.render_world()
     print_plan(run, measure=measure)
     if write is not None:
         write.parent.mkdir(parents=True, exist_ok=True)
@@ -83,10 +85,11 @@ def train(
 ) -> None:
     """Train one segmenter (generating its images first if the method uses them). Prints the model's folder."""
     from flows import stages
+    from flows.recipes import segmenter_recipe
     from training.pretrained_encoders import check_pretrained
 
     run = load(config, overrides)
-    uses_images = "generated" in stages.segmenter_recipe(run, method, seed).inputs
+    uses_images = "generated" in segmenter_recipe(run, method, seed).inputs
     check_pretrained(run.config.training.of(run.config.training.methods[method]).network)
     stages.labels(run)
     images = stages.generated(run) if uses_images else None

@@ -1,6 +1,5 @@
 """Generated images."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ def generate(
     config: ConfigArgument,
     overrides: SetOption = [],
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Copy the finished data set to this new folder.")
+        Path | None, typer.Option(metavar="DIR", help="Copy the finished data set to this new folder, with its scores.")
     ] = None,
     join: Annotated[
         bool,
@@ -33,8 +32,11 @@ def generate(
         return
     stages.class_statistics(run, run.source)
     images = stages.generated(run)
+    scored = stages.alignment(run, images.key, images.folder)
     if output is not None:
-        shutil.copytree(images.folder, output, dirs_exist_ok=True)
+        from generation.scores import publish
+
+        publish(run.generation, run.config.alignment, images.folder, scored.folder, output)
     print(f"{(output or images.folder).absolute()}")
 
 
@@ -49,10 +51,20 @@ def export(
     store: Annotated[Path, typer.Option(metavar="DIR", help="The store that the key is looked up in.")] = Path("cache"),
 ) -> None:
     """Write generated images as the folders that DAFormer's, HRDA's and DGInStyle's code train from."""
+    from flows.stages import alignment_of
     from generation.export import export as export_images
+    from pipeline.data.alignment_scores import has_scores
     from pipeline.store.artifacts import ArtifactStore
+    from pipeline.store.manifest import MANIFEST, read_manifest
     from pipeline.work.progress import bar
 
-    folder = Path(images) if Path(images).is_dir() else ArtifactStore(store).open(images).folder
-    count = export_images(folder, to, minimum_alignment, progress=bar)
+    if Path(images).is_dir():
+        folder, scored = Path(images), None
+        if minimum_alignment is not None and not has_scores(folder) and (folder / MANIFEST).is_file():
+            store = folder.absolute().parents[1]
+            scored = alignment_of(store, ArtifactStore(store).open(read_manifest(folder).key))
+    else:
+        artifact = ArtifactStore(store).open(images)
+        folder, scored = artifact.folder, alignment_of(store, artifact) if minimum_alignment is not None else None
+    count = export_images(folder, to, minimum_alignment, scored=scored, progress=bar)
     print(f"{count} images in {to.absolute()}")

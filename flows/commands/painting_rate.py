@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flows.recipes import GENERATED, generated_recipe
 from flows.run import Run
-from flows.stages import GENERATED, generated_recipe
 from generation.plan import DEPENDS_ON
 from pipeline.requests import GenerationRequest
 from pipeline.store.manifest import MANIFEST, provenance, read_manifest
@@ -26,14 +26,14 @@ class Rate(NamedTuple):
 def known_rate(run: Run) -> Rate | None:
     """The rate at which the newest data set of the store was made, among those painted on this host by the same weights
     and settings. The time for planning and loading is in it."""
-    wanted = _settings(generated_recipe(run).config, run.weights_key)
+    wanted = _settings(generated_recipe(run).config.differing, run.weights_key)
     host = provenance()["host"]
     manifests = [read_manifest(path.parent) for path in run.store.root.glob(f"{GENERATED.name}/*/{MANIFEST}")]
     like = [
         manifest
         for manifest in manifests
         if (manifest.version, manifest.host) == (GENERATED.version, host)
-        and _settings(manifest.config, manifest.inputs["weights"]) == wanted
+        and _settings(manifest.differing or {}, manifest.inputs["weights"]) == wanted
     ]
     if not like:
         return None
@@ -49,12 +49,11 @@ def measured_rate(run: Run, requests: Sequence[GenerationRequest]) -> Rate:
     section, machine = run.generation, run.config.machine
     shards = math.ceil(len(requests) / section.shard_size)
     workers = len(worker_devices(machine, shards))
-    batch = requests[: section.batch_size]
+    batch = requests[: machine.generation_batch]
     seconds = measure(section, batch, run.source.scenes, machine)
     together = f", times {workers} workers" if workers > 1 else ""
     return Rate(workers * len(batch) / seconds, f"{len(batch)} images in {duration(seconds)} now{together}")
 
 
-def _settings(config: object, weights: str) -> dict[str, Any]:
-    assert isinstance(config, Mapping)
-    return {name: value for name, value in config.items() if name not in SLOWS_NOTHING} | {"weights": weights}
+def _settings(differing: Mapping[str, Any], weights: str) -> dict[str, Any]:
+    return {name: value for name, value in differing.items() if name not in SLOWS_NOTHING} | {"weights": weights}

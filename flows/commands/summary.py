@@ -8,7 +8,7 @@ from rich.console import Console
 
 from evaluation.report_schema import read_report
 from evaluation.schema import SkippedScene, read_evaluation
-from flows import stages
+from flows import recipes, stages
 from flows.commands.tables import CacheRow, cache_table, data_table, plan_table, quality_table, stages_table
 from flows.run import Run
 from flows.score_tables import classes_table, methods_table, scores_table
@@ -23,7 +23,7 @@ def print_summary(run: Run) -> bool:
     """After `flexseg run`: time per stage, the table of methods and domains, where the report is. False if files of the
     targets had to be skipped."""
     out = console()
-    artifact = next(artifact for _, artifact in reversed(run.history) if artifact.kind == stages.REPORT.name)
+    artifact = next(artifact for _, artifact in reversed(run.history) if artifact.kind == recipes.REPORT.name)
     report = read_report(artifact.folder)
     out.print(stages_table(run.history))
     for score in ("miou", "boundary_error", "interior_error"):
@@ -42,12 +42,28 @@ def print_plan(run: Run, *, measure: bool = False) -> None:
     out = console()
     unfinished: dict[str, str] = {}
     if run.config.generation is not None:
-        unfinished = _print_requests(run, out, measure=measure)
-    recipes = list(stages.recipes(run))
+        if run.config.data.toytown is None or run.world is not None:
+            unfinished = _print_requests(run, out, measure=measure)
+        else:
+            _print_counts(run, out)
     rows = [
-        CacheRow(what, run.key(recipe), run.store.find(*recipe), unfinished.get(what, "")) for what, recipe in recipes
+        CacheRow(what, run.key(recipe), run.store.find(*recipe), unfinished.get(what, ""))
+        for what, recipe in recipes.recipes(run)
     ]
     out.print(cache_table(rows))
+
+
+def _print_counts(run: Run, out: Console) -> None:
+    """What is to be painted as far as the config tells it: rendering toy town for more would be work of its own."""
+    counts = {name: count for name, count in run.generation.counts.items() if count}
+    height, width = run.generation.size
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    out.print(f"{sum(counts.values()):,} images of {width}x{height} px: {shown}", soft_wrap=True)
+    out.print(
+        "Toy town is not rendered yet. Which classes are asked for, and on which label maps, is planned once it is:"
+        " flexseg generate or flexseg run do that first, --write and --measure do it here.",
+        soft_wrap=True,
+    )
 
 
 def _print_requests(run: Run, out: Console, *, measure: bool) -> dict[str, str]:
@@ -61,7 +77,7 @@ def _print_requests(run: Run, out: Console, *, measure: bool) -> dict[str, str]:
     out.print(plan_table(requests))
     height, width = section.size
     sources = len({request.source for request in requests})
-    recipe = stages.generated_recipe(run)
+    recipe = recipes.generated_recipe(run)
     shards = split(requests, section.shard_size, run.store.partial(*recipe))
     done = [shard for shard in shards if shard.done]
     out.print(

@@ -17,7 +17,8 @@ from pyarrow.parquet import read_table
 from evaluation.metrics import Scores
 from evaluation.schema import Record, Score, Share
 from flows import stages
-from flows.run import Recipe, Run
+from flows.recipes import SEGMENTER, segmenter_settings
+from flows.run import Run
 from generation.samples import png
 from generation.weather import read_weather, train_weather_network
 from pipeline.config.data import Dataset
@@ -103,14 +104,16 @@ def quality(run: Run) -> Artifact:
         result = measure(images.folder, town, predict, progress=run.progress)
         (folder / QUALITY_FILE).write_text(result.model_dump_json(indent=1) + "\n")
 
-    recipe = Recipe(QUALITY, {"scale": run.config.evaluation.scale}, {"generated": images.key, "oracle": oracle.key})
-    return run.store.get_or_build(*recipe, build)
+    inputs = {"generated": images.key, "oracle": oracle.key}
+    return run.store.get_or_build(QUALITY, {"scale": run.config.evaluation.scale}, inputs, build)
 
 
 def train_oracle(run: Run, town: ToyTown) -> Artifact:
     """A segmenter trained on toy town in all styles, by the config's training section with plain cross-entropy."""
     world = run.store.get_or_build(
-        *Recipe(ORACLE_WORLD, {"seed": town.seed, "size": town.size, "scenes": ORACLE_SCENES}, {}),
+        ORACLE_WORLD,
+        {"seed": town.seed, "size": town.size, "scenes": ORACLE_SCENES},
+        {},
         lambda folder: write_oracle_world(town, folder, progress=run.progress),
     )
     scenes = find_scenes(
@@ -119,12 +122,10 @@ def train_oracle(run: Run, town: ToyTown) -> Artifact:
         )
     )
     section, seed = run.config.training, run.config.training.seeds[0]
-    config = section.model_dump(mode="json", exclude={"methods", "seeds"}) | {
-        "method": Method().model_dump(),
-        "seed": seed,
-    }
     return run.store.get_or_build(
-        *Recipe(stages.SEGMENTER, config, {"source": world.key}),
+        SEGMENTER,
+        segmenter_settings(section, Method(), seed),
+        {"source": world.key},
         lambda folder: train(
             section, Method(), seed, scenes, [], folder, machine=run.config.machine, progress=run.progress
         ),

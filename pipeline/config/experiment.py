@@ -12,13 +12,22 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pipeline.config.base import Section, merged
 from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.config.generation import GenerationConfig
+from pipeline.config.generation import AlignmentConfig, GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.config.training import TrainingConfig
 from pipeline.config.weights import WeightsConfig
 from pipeline.errors import UserError
 from pipeline.toytown import TARGETS
 
+MOVED = {
+    "generation.batch_size": "machine.generation_batch",
+    "generation.window_batch": "machine.window_batch",
+    "generation.compile": "machine.compile_generator",
+    "generation.alignment_detector": "alignment.detector",
+    "generation.alignment_weights": "alignment.weights",
+    "generation.alignment_radius": "alignment.radius",
+}
+"""Keys of configs of version 0.1, and what they are called now."""
 PRESETS = Path(__file__).parent.parent / "presets"
 
 
@@ -29,6 +38,7 @@ class ExperimentConfig(Section):
     name: str
     data: DataConfig = DataConfig()
     generation: GenerationConfig | None = None
+    alignment: AlignmentConfig = AlignmentConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     machine: Machine = Machine()
@@ -45,6 +55,15 @@ class ExperimentConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _savings_agree(self) -> Self:
+        if self.machine.compile_generator and self.generation is not None and self.generation.feature_cache > 1:
+            raise ValueError(
+                "generation.feature_cache reuses parts of networks that machine.compile_generator makes one: choose one"
+                " of them"
+            )
+        return self
+
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """The config of a preset (by name) or of a YAML file, with `key.path=value` overrides on top.
@@ -57,6 +76,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Expe
     content = _read(name_or_path, ())
     for override in overrides:
         content = merged(content, _parse_override(override))
+    _check_moved(name_or_path, content)
     try:
         return ExperimentConfig.model_validate({"name": Path(name_or_path).stem, **content})
     except ValidationError as error:
@@ -97,6 +117,16 @@ def _locate(name_or_path: str | Path) -> Path:
             f"config {name_or_path} not found: wanted a YAML file or one of the presets {', '.join(presets())}"
         )
     return path
+
+
+def _check_moved(name_or_path: str | Path, content: Mapping[str, Any]) -> None:
+    for old, new in MOVED.items():
+        section, _, name = old.partition(".")
+        if isinstance(content.get(section), dict) and name in content[section]:
+            raise UserError(
+                f"config {name_or_path}: '{old}' is '{new}' now, as it changes no image of a data set: move its value"
+                " there"
+            )
 
 
 def _parse_override(override: str) -> dict[str, Any]:

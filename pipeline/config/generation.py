@@ -33,6 +33,17 @@ class FusionConfig(Section):
     """`sparse` looks through few windows that together hold every cell that is not kept (ours, approximate)."""
 
 
+class AlignmentConfig(Section):
+    """How it is measured whether generated images follow their label maps: a stage of its own that repaints nothing."""
+
+    detector: Literal["canny", "hed", "pidinet"] = "canny"
+    """What finds the edges of an image: controlnet-aux's detector of that name. Canny needs no weights."""
+    weights: str = "lllyasviel/Annotators"
+    """Weights of HED and PiDiNet: a Hub repository, or a local folder with its files."""
+    radius: Annotated[int, Field(ge=0)] = 1
+    """An image edge within this many px of a label boundary follows it (ours)."""
+
+
 class GenerationConfig(Section):
     """Everything that decides the bytes of a generated data set.
 
@@ -86,20 +97,8 @@ class GenerationConfig(Section):
     """Deep features and ControlNet residuals are computed at every n-th step only (approximate; ours)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format in which U-Net and ControlNet compute. The VAE and the latents stay in float32."""
-    compile: bool = False
-    """Compile U-Net and ControlNet with torch.compile: minutes at the start, then faster."""
-    batch_size: Annotated[int, Field(gt=0)] = 8
-    """Requests denoised together. It is part of the key because float sums may differ in the last bit with it."""
-    window_batch: Annotated[int, Field(gt=0)] = 16
-    """Windows of the second pass in one network call, of all requests that are denoised together."""
     shard_size: Annotated[int, Field(gt=0)] = 48
     """Images in one parquet file, the unit of resume and of what a worker does."""
-    alignment_detector: Literal["canny", "hed", "pidinet"] = "canny"
-    """What finds the edges of an image: controlnet-aux's detector of that name. Canny needs no weights."""
-    alignment_weights: str = "lllyasviel/Annotators"
-    """Weights of HED and PiDiNet: a Hub repository, or a local folder with its files."""
-    alignment_radius: Annotated[int, Field(ge=0)] = 1
-    """An image edge within this many px of a label boundary follows it (ours)."""
     seed: int = 0
 
     @property
@@ -126,8 +125,6 @@ class GenerationConfig(Section):
 
     @model_validator(mode="after")
     def _savings_agree(self) -> Self:
-        if self.compile and self.feature_cache > 1:
-            raise ValueError("feature_cache reuses parts of networks that compile makes one: choose one of them")
         if self.fusion and self.fusion.kept_noise == "released" and self.scheduler not in {"weights", "ddim"}:
             raise ValueError(f"fusion.kept_noise 'released' is defined for ddim alone, not for {self.scheduler}")
         return self

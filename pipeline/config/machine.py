@@ -39,7 +39,14 @@ class Machine(Section):
     """Processes that train one segmenter together, one per GPU (or on the CPU). `training.batch_size` is divided among
     them. Under torchrun or accelerate launch leave it at 1: they set the number."""
     compile: bool = False
-    """Compile the network with torch.compile before training: minutes at the start, faster steps after."""
+    """Compile the segmenter with torch.compile before training: minutes at the start, faster steps after."""
+    compile_generator: bool = False
+    """Compile U-Net and ControlNet with torch.compile before painting: minutes at the start, then faster."""
+    generation_batch: Annotated[int, Field(gt=0)] = 8
+    """Images that are denoised together. Like the two fields around it, it may change the last bits of sums, and so a
+    few px by one step of 255: docs/generation.md says how much was seen."""
+    window_batch: Annotated[int, Field(gt=0)] = 16
+    """Windows of latent fusion's second pass in one network call, of all images that are denoised together."""
     tracker: Literal["tensorboard", "wandb"] | None = "tensorboard"
     """Where losses go besides log.jsonl: event files in the run's folder `tracking`, or Weights & Biases."""
     evaluation_batch: Annotated[int, Field(gt=0)] = 4

@@ -61,11 +61,12 @@ class GeneratedDataSet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = data_files(folder)
-        self._counts = [self._checked_count(file) for file in self.files]
+        self.counts = [self._checked_count(file) for file in self.files]
+        """Images in each file."""
         self.has_alignment = all(self._has(file, "alignment") for file in self.files)
 
     def __len__(self) -> int:
-        return sum(self._counts)
+        return sum(self.counts)
 
     def sources(self) -> list[str]:
         """Which label map each image was painted from."""
@@ -84,20 +85,10 @@ class GeneratedDataSet:
 
     def rows(self) -> Iterator[GeneratedRow]:
         """All rows in order. UserError, naming the row, where a cell holds no bytes."""
-        number = 0
-        for file in self.files:
-            with _arrow_errors(file), _opened(file) as table:
-                for batch in table.iter_batches(ROWS_AT_ONCE, columns=["image", "label"]):
-                    pictures, labels = (_cells(batch.column(name)) for name in ("image", "label"))
-                    for (image, image_name), (label, label_name) in zip(pictures, labels, strict=True):
-                        if image is None or label is None:
-                            what = "image" if image is None else "label"
-                            raise UserError(
-                                f"{row_name(self.folder, number)} holds no bytes of its {what}: a path or an address"
-                                " in its place is never followed, embed the picture's bytes"
-                            )
-                        yield GeneratedRow(number, image, label, image_name, label_name)
-                        number += 1
+        first = 0
+        for file, count in zip(self.files, self.counts, strict=True):
+            yield from rows_of(file, self.folder, first)
+            first += count
 
     def decoded(self, row: GeneratedRow) -> tuple[np.ndarray, np.ndarray]:
         """Its image and label; see `decode_pair`."""
@@ -123,6 +114,23 @@ class GeneratedDataSet:
             schema, count = table.schema_arrow, table.metadata.num_rows
         _check_schema(file, schema)
         return int(count)
+
+
+def rows_of(file: Path, place: Path, first: int = 0) -> Iterator[GeneratedRow]:
+    """The rows of one file, numbered from `first`; errors name them as rows of `place`."""
+    with _arrow_errors(file), _opened(file) as table:
+        number = first
+        for batch in table.iter_batches(ROWS_AT_ONCE, columns=["image", "label"]):
+            pictures, labels = (_cells(batch.column(name)) for name in ("image", "label"))
+            for (image, image_name), (label, label_name) in zip(pictures, labels, strict=True):
+                if image is None or label is None:
+                    what = "image" if image is None else "label"
+                    raise UserError(
+                        f"{row_name(place, number)} holds no bytes of its {what}: a path or an address in its place is"
+                        " never followed, embed the picture's bytes"
+                    )
+                yield GeneratedRow(number, image, label, image_name, label_name)
+                number += 1
 
 
 def data_files(folder: Path) -> list[Path]:

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import UserError, one_line
 from pipeline.files import fsync_folder, inside, printable
-from pipeline.store.building import Stage, Wanted, build_in, disk_full
+from pipeline.store.building import Settings, Stage, Wanted, build_in, disk_full
 from pipeline.store.lease import acquire
 from pipeline.store.manifest import MANIFEST, Manifest, canonical_json, key_of, read_manifest, verify_artifact
 from pipeline.store.places import KEY_DIGITS, check_root, is_digits
@@ -51,7 +51,7 @@ class Artifact:
 
 
 Event = Literal["waiting", "fetching", "building", "built", "cached"]
-Config = BaseModel | Mapping[str, Any]
+Config = BaseModel | Mapping[str, Any] | Settings
 OnEvent = Callable[[Event, Stage, Artifact | None], None]
 
 
@@ -79,8 +79,8 @@ class ArtifactStore:
             self.remote.hurried(CHECK_PATIENCE).check()
 
     def key(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> str:
-        """Hex sha256 over the canonical JSON of stage, version, config and input keys."""
-        return key_of(*stage, _plain(config), inputs)
+        """Hex sha256 over the canonical JSON of stage, version, what of the config a key holds, and input keys."""
+        return key_of(*stage, _differing(config), inputs)
 
     def find(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> Artifact | None:
         """The finished artifact if it is on this machine, or None. Raises UserError if it is there but damaged."""
@@ -100,7 +100,8 @@ class ArtifactStore:
         An interrupted `build` finds what it had written in the same folder when it is called again. Of two processes
         that ask at once one builds, the other waits and takes the result. UserError if the disk is full.
         """
-        wanted = Wanted(stage, self.key(stage, config, inputs), _plain(config), dict(inputs))
+        key = self.key(stage, config, inputs)
+        wanted = Wanted(stage, key, _plain(config), _differing(config), dict(inputs))
         folder = self._folder(stage, wanted.key)
         event: Event = "cached"
         with self._in_one_line(folder):
@@ -114,6 +115,10 @@ class ArtifactStore:
         artifact = self._open(folder, wanted.key)
         self._on_event(event, stage, artifact)
         return artifact
+
+    def folder(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> Path:
+        """Where the artifact is on this machine, or will be."""
+        return self._folder(stage, self.key(stage, config, inputs))
 
     def partial(self, stage: Stage, config: Config, inputs: Mapping[str, str]) -> Path:
         """The folder in which the artifact is being built, or was when its build broke off. It need not exist."""
@@ -272,5 +277,12 @@ def _made_partial(folder: Path) -> Path:
 
 
 def _plain(config: Config) -> object:
-    """The config as JSON values."""
+    """The whole config as JSON values."""
+    if isinstance(config, Settings):
+        return config.full
     return config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(canonical_json(config))
+
+
+def _differing(config: Config) -> object:
+    """What of the config a key holds: all of it, unless somebody has said what differs from its defaults."""
+    return config.differing if isinstance(config, Settings) else _plain(config)

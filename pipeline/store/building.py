@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -37,12 +37,26 @@ class Stage(NamedTuple):
     version: int
 
 
+class Settings(NamedTuple):
+    """A config in JSON's values: the whole of it, which manifests record, and what of it a key holds."""
+
+    full: Mapping[str, Any]
+    differing: Mapping[str, Any]
+
+    @classmethod
+    def whole(cls, config: Mapping[str, Any]) -> Self:
+        """Of a config all of which a key holds, as it has no defaults."""
+        return cls(config, config)
+
+
 class Wanted(NamedTuple):
     """What the store is asked for, in JSON's values."""
 
     stage: Stage
     key: str
     config: object
+    differing: object
+    """What of `config` the key holds."""
     inputs: Mapping[str, str]
 
 
@@ -58,6 +72,7 @@ def build_in(wanted: Wanted, partial: Path, build: Callable[[Path], None]) -> No
         "version": wanted.stage.version,
         "key": wanted.key,
         "config": wanted.config,
+        "differing": wanted.differing,
         "inputs": wanted.inputs,
         "seconds": seconds,
         "started": started,

@@ -57,7 +57,10 @@ class Manifest(Record):
     version: int
     key: Sha256
     config: dict[str, Any]
-    """The stage's own section, as it entered the key."""
+    """The stage's own section."""
+    differing: dict[str, Any] | None = None
+    """What of it entered the key: what differs from the frozen defaults; None in manifests of flexseg 0.1, all of it.
+    """
     inputs: dict[str, str]
     """Keys or fingerprints of what it was made from."""
     seconds: Seconds
@@ -100,7 +103,8 @@ def parse_manifest(data: bytes) -> Manifest:
     if not whole:
         raise DamagedError("its content is not what its digest says")
     manifest = parse(Manifest, content)
-    if manifest.key != key_of(manifest.stage, manifest.version, manifest.config, manifest.inputs):
+    keyed = manifest.config if manifest.differing is None else manifest.differing
+    if manifest.key != key_of(manifest.stage, manifest.version, keyed, manifest.inputs):
         raise DamagedError("its key is not that of its stage, version, config and inputs")
     return manifest
 

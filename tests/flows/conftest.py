@@ -15,7 +15,6 @@ MINI: dict[str, Any] = {
         "counts": {"plain": 2, "foggy": 2},
         "size": [32, 64],
         "steps": 2,
-        "batch_size": 2,
         "shard_size": 2,
         "rare_class_pixels": 20,
     },

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import stages
+from flows.recipes import generated_recipe
 from flows.regenerations import asked, existing, regenerations
 from flows.run import Run
 from generation.plan import plan
@@ -18,7 +18,7 @@ Mini = Callable[..., ExperimentConfig]
 
 def make(run: Run) -> Artifact:
     """A stand-in for the generated images of a run: its manifest is what counts."""
-    return run.store.get_or_build(*stages.generated_recipe(run), lambda folder: None)
+    return run.store.get_or_build(*generated_recipe(run), lambda folder: None)
 
 
 def test_it_goes_on_behind_what_exists_and_draws_nothing_twice(mini: Mini) -> None:
@@ -33,6 +33,8 @@ def test_it_goes_on_behind_what_exists_and_draws_nothing_twice(mini: Mini) -> No
     made.append(make(second))
     assert existing(own) == {"plain": 2, "foggy": 3, "night": 5}
     assert regenerations(own) == [artifact.folder for artifact in made]
+    for run in (own, first, second):
+        run.render_world()
     requests = [[r.id for r in plan(run.generation, run.source.scenes)] for run in (own, first, second)]
     assert requests[1:] == [
         ["foggy-000002", "night-000000", "night-000001", "night-000002"],
@@ -56,7 +58,7 @@ def test_data_sets_of_other_machines_count(mini: Mini, tmp_path: Path) -> None:
 def test_one_that_broke_off_is_continued(mini: Mini) -> None:
     own = Run(mini())
     once, again = (Run(mini(*asked(own, {"night": 3}, {}))) for _ in range(2))
-    assert once.key(stages.generated_recipe(once)) == again.key(stages.generated_recipe(again))
+    assert once.key(generated_recipe(once)) == again.key(generated_recipe(again))
 
 
 def test_without_counts_it_makes_as_many_as_the_config(mini: Mini) -> None:

@@ -69,7 +69,7 @@ def test_models_of_others(mini: Mini, theirs: Path) -> None:
 
 
 def test_other_models_and_the_batch_do_not_change_the_key_of_an_evaluation(mini: Mini, theirs: Path) -> None:
-    from flows.stages import evaluation_recipe
+    from flows.recipes import evaluation_recipe
 
     keys = {
         Run(config).key(evaluation_recipe(Run(config), "a"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import stages
+from flows import recipes, stages
 from flows.run import Run
 from flows.segmenters import find_model
 from pipeline.config.experiment import ExperimentConfig
@@ -17,7 +17,7 @@ Mini = Callable[..., ExperimentConfig]
 
 def keys(config: ExperimentConfig) -> dict[str, str]:
     run = Run(config)
-    return {what: run.key(recipe) for what, recipe in stages.recipes(run)}
+    return {what: run.key(recipe) for what, recipe in recipes.recipes(run)}
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,12 @@ def keys(config: ExperimentConfig) -> dict[str, str]:
         ("evaluation.band=3", "evaluation"),
         ("training.iterations=5", "segmenter evaluation"),
         ("generation.seed=5", "generated evaluation cross-entropy flex-seg"),
-        ("data.toytown.seed=5", "generated segmenter evaluation"),
+        ("data.toytown.seed=5", "generated alignment segmenter evaluation"),
+        ("alignment.radius=3", "alignment"),
         ("machine.loader_workers=1", ""),
+        ("machine.generation_batch=1", ""),
+        ("machine.window_batch=1", ""),
+        ("machine.compile_generator=true", ""),
         ("machine.device=auto", ""),
         ("name=other", ""),
         ("training.seeds=[0, 1]", ""),
@@ -88,9 +92,11 @@ def test_the_generator_counts_by_content_not_by_place(mini: Mini, stand_in_weigh
 
 def test_stage_versions(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(mini())
-    monkeypatch.setattr(stages, "SEGMENTER", Stage("segmenter", 999))
+    monkeypatch.setattr(recipes, "SEGMENTER", Stage("segmenter", 999))
     after = keys(mini())
-    assert {what for what in before if before[what] != after[what]} == {w for w in before if "generated" not in w}
+    assert {what for what in before if before[what] != after[what]} == {
+        what for what in before if what.startswith(("segmenter", "evaluation"))
+    }
 
 
 def test_check_finds_what_would_fail_late(mini: Mini) -> None:
@@ -102,7 +108,7 @@ def test_check_finds_what_would_fail_late(mini: Mini) -> None:
     with pytest.raises(UserError, match="no data to train on"):
         stages.check(Run(mini("data.toytown=null")))
     with pytest.raises(UserError, match="no method 'mine'"):
-        stages.segmenter_recipe(Run(mini()), "mine", 0)
+        recipes.segmenter_recipe(Run(mini()), "mine", 0)
 
 
 def test_find_model_wants_a_segmenter(mini: Mini, tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_find_model_wants_a_segmenter(mini: Mini, tmp_path: Path) -> None:
         find_model(run.store, str(tmp_path))
     with pytest.raises(UserError, match="no artifact's key starts"):
         find_model(run.store, "abcdef")
-    world = run.world
+    world = run.render_world()
     assert world is not None
     with pytest.raises(UserError, match="is a 'world' artifact"):
         find_model(run.store, world.key)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from generation.alignment import Alignment, alignment, edge_detector, label_edges
 from generation.card import draw_histogram
-from pipeline.config.generation import GenerationConfig
+from pipeline.config.generation import AlignmentConfig
 from pipeline.data.labels import CLASSES
 from pipeline.errors import UserError
 
@@ -27,7 +27,7 @@ def paint(label: np.ndarray) -> np.ndarray:
 
 
 def score(image: np.ndarray, label: np.ndarray, radius: int, **settings: object) -> Alignment:
-    config = GenerationConfig.model_validate({"weights": "none", **settings})
+    config = AlignmentConfig.model_validate(settings)
     return alignment(edge_detector(config)(image), label, radius)
 
 
@@ -76,7 +76,7 @@ def test_networks_find_edges_with_weights_from_a_folder(name: str, tmp_path: Pat
             states = {f"module.{key}": value for key, value in pidinet().state_dict().items()}
             torch.save({"state_dict": states}, tmp_path / "table5_pidinet.pth")
     label = blocks()
-    scores = score(paint(label), label, 1, alignment_detector=name, alignment_weights=str(tmp_path))
+    scores = score(paint(label), label, 1, detector=name, weights=str(tmp_path))
     assert all(0 <= value <= 1 for value in scores)
 
 
@@ -84,11 +84,11 @@ def test_networks_find_edges_with_weights_from_a_folder(name: str, tmp_path: Pat
 def test_weights_of_a_detector_that_are_not_there(name: str, tmp_path: Path) -> None:
     for place, why in (("lllyasviel/Annotators", "put that file into a folder"), (str(tmp_path), "holds no ")):
         with pytest.raises(UserError, match=why) as caught:
-            score(paint(blocks()), blocks(), 1, alignment_detector=name, alignment_weights=place)
+            score(paint(blocks()), blocks(), 1, detector=name, weights=place)
         assert "\n" not in str(caught.value)
     (tmp_path / {"hed": "ControlNetHED.pth", "pidinet": "table5_pidinet.pth"}[name]).write_bytes(b"not weights")
     with pytest.raises(UserError, match="put that file into a folder"):
-        score(paint(blocks()), blocks(), 1, alignment_detector=name, alignment_weights=str(tmp_path))
+        score(paint(blocks()), blocks(), 1, detector=name, weights=str(tmp_path))
 
 
 def test_the_histogram_is_the_same_file_each_time(tmp_path: Path) -> None:

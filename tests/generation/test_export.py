@@ -9,7 +9,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from generation.alignment import Alignment
 from generation.export import export
 from generation.samples import make_sample, write_shard
 from pipeline.data.labels import IGNORE
@@ -31,7 +30,7 @@ def write_images(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         label = rng.choice(np.array([0, 7 + k, IGNORE], np.uint8), (16, 32))
         request = GenerationRequest(f"night-{k:06d}", "0", Box(0, 0, 16, 32), 0, "night", "night", 0)
         pairs[request.id] = (image, label)
-        rows.append(make_sample(request, image, label, Alignment(score, 0.1)))
+        rows.append(make_sample(request, image, label) | {"alignment": score, "alignment_control": 0.1})
     for k in range(2):
         write_shard(rows[2 * k : 2 * k + 2], folder / "data" / f"train-{k:05d}-of-00002.parquet")
     return pairs

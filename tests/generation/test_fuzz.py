@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from generation.alignment import Alignment
 from generation.crops import LabelReader
 from generation.generate import generate
 from generation.plan import plan
@@ -239,7 +238,7 @@ def test_a_saved_label_is_the_crop_of_its_map(
     for request in requests:
         box = request.box
         image = np.zeros((*SIZE, 3), np.uint8)
-        sample = make_sample(request, image, reader.crop("0", box), Alignment(1.0, 1.0))
+        sample = make_sample(request, image, reader.crop("0", box))
         saved = np.asarray(Image.open(io.BytesIO(sample["label"]["bytes"])))
         np.testing.assert_array_equal(saved, shrunk[box.top : box.top + 32, box.left : box.left + 64])
 

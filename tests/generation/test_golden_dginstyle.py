@@ -45,9 +45,8 @@ class Golden:
     def second_pass(self, windows: Sequence[Window], kept: Kept | None = None, **changes: Any) -> Tensor:
         large = self.label.repeat(self.facts["rescale"], 0).repeat(self.facts["rescale"], 1)
         condition = self.generator.condition(large[None])
-        config = self.config.model_copy(update=changes)
         noise = self.tensors["latents_128"]
-        return denoise(self.generator, noise, condition, self.text, config, windows=windows, kept=kept)
+        return denoise(self.generator, noise, condition, self.text, self.config, windows=windows, kept=kept, **changes)
 
     @property
     def windows(self) -> list[Window]:

@@ -17,7 +17,9 @@ from generation.lora import lora_file, lora_fingerprint, merge_lora
 from generation.models import Generator, load_generator
 from generation.paint import Painter
 from generation.schedulers import starting_noise
+from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.generation import GenerationConfig
+from pipeline.config.machine import Machine
 from pipeline.errors import UserError
 
 LABELS = np.full((2, 32, 64), 10, np.uint8)
@@ -113,7 +115,7 @@ def test_compiled_networks_paint_the_same_and_are_compiled_once(
     # the graphs are captured and guarded as ever; making machine code of them would take minutes
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
     exact = painted(load(tiny_weights), config(tiny_weights, steps=2))
-    painter = Painter(config(tiny_weights, steps=2, compile=True), load(tiny_weights))
+    painter = Painter(config(tiny_weights, steps=2), load(tiny_weights), Machine(compile_generator=True))
     first = painter.images(LABELS, PROMPTS, SEEDS).astype(int)
     assert np.abs(first - exact).max() <= 1
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -186,7 +188,8 @@ def test_sizes_that_the_networks_cannot_see(
 
 
 def test_options_that_exclude_each_other(tiny_weights: Path) -> None:
+    both = {"generation": config(tiny_weights, feature_cache=2), "machine": Machine(compile_generator=True)}
     with pytest.raises(ValidationError, match="choose one of them"):
-        config(tiny_weights, compile=True, feature_cache=2)
+        ExperimentConfig.model_validate({"name": "both", **both})
     with pytest.raises(ValidationError, match="defined for ddim alone"):
         config(tiny_weights, scheduler="unipc", fusion={"kept_noise": "released"})

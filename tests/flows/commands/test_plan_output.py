@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from flows import stages
 from flows.cli import app
 from flows.commands.painting_rate import known_rate
+from flows.recipes import generated_recipe
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig, load_config
 from pipeline.work.units import DIGEST, WORK
@@ -30,7 +31,7 @@ def flexseg(*arguments: str) -> str:
 
 def build_images(run: Run) -> None:
     """A finished artifact in place of generated images."""
-    run.store.get_or_build(*stages.generated_recipe(run), lambda folder: None)
+    run.store.get_or_build(*generated_recipe(run), lambda folder: None)
 
 
 def test_what_is_asked_for_and_what_is_there(config: Path, tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_what_is_asked_for_and_what_is_there(config: Path, tmp_path: Path) -> No
     assert refused.exit_code == 2 and "name a new file" in refused.stderr
 
     run = Run(load_config(config))
-    shard = run.store.partial(*stages.generated_recipe(run)) / "data/train-00001-of-00002.parquet"
+    shard = run.store.partial(*generated_recipe(run)) / "data/train-00001-of-00002.parquet"
     shard.parent.mkdir(parents=True)
     shard.touch()
     (shard.parents[1] / WORK).mkdir()
@@ -59,6 +60,13 @@ def test_what_is_asked_for_and_what_is_there(config: Path, tmp_path: Path) -> No
     assert "4 images that were painted here on " in last and "none is left" in last and "made, took" in last
 
 
+def test_a_plan_of_toy_town_renders_nothing(config: Path, tmp_path: Path) -> None:
+    said = flexseg("plan", str(config))
+    assert "4 images of 64x32 px: foggy 2, plain 2" in said and "Toy town is not rendered yet" in said
+    assert "to be made" in said
+    assert not (tmp_path / "store" / "world").exists()
+
+
 def test_the_plan_is_made_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(load_config(config))
     first = stages.planned(run)
@@ -67,7 +75,7 @@ def test_the_plan_is_made_once(config: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("planned again")
 
     monkeypatch.setattr("generation.plan.plan", never)
-    settings = ["generation.steps=9", "generation.shard_size=1", "generation.alignment_radius=3"]
+    settings = ["generation.steps=9", "generation.shard_size=1", "alignment.radius=3"]
     assert stages.planned(Run(load_config(config, settings))).key == first.key
     with pytest.raises(AssertionError, match="planned again"):
         stages.planned(Run(load_config(config, ["generation.counts.night=1"])))
@@ -82,7 +90,7 @@ def test_a_rate_is_of_images_that_were_painted_alike_and_here(mini: Mini, monkey
     for overrides in ((), alike):
         rate = known_rate(Run(mini(*overrides)))
         assert rate is not None and rate.images == pytest.approx(4 / seconds)
-    for override in ("generation.steps=3", "generation.size=[64, 64]", "generation.batch_size=1"):
+    for override in ("generation.steps=3", "generation.size=[64, 64]"):
         assert known_rate(Run(mini(override))) is None
     monkeypatch.setattr("flows.commands.painting_rate.provenance", lambda: {"host": "elsewhere"})
     assert known_rate(Run(mini())) is None

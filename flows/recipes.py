@@ -1,0 +1,132 @@
+"""What each stage's artifact is made from: all that its key depends on. Computing a key builds nothing.
+
+A stage's version is raised by hand, with its reason, when the same config must give other bytes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from flows.frozen import settings
+from flows.run import WORLD, Recipe, Run
+from generation.lora import lora_fingerprint
+from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.generation import AlignmentConfig, GenerationConfig
+from pipeline.config.toytown import ToyTown
+from pipeline.config.training import Method, TrainingConfig
+from pipeline.data.alignment_scores import has_scores
+from pipeline.errors import UserError
+from pipeline.store.artifacts import Stage
+from pipeline.store.building import Settings
+
+LABELS = Stage("labels", 1)
+PLANNED = Stage("plan", 2)  # 2: keys hold what differs from the frozen defaults
+GENERATED = Stage("generated", 3)  # 3: without alignment scores, which are a stage of their own
+ALIGNMENT = Stage("alignment", 1)
+SEGMENTER = Stage("segmenter", 3)  # 3: keys hold what differs from the frozen defaults
+EVALUATION = Stage("evaluation", 4)  # 4: evaluation.json has a schema version; files are named by safe stems
+REPORT = Stage("report", 3)  # 3: report.json has a schema version; alignment scores come from their own stage
+
+SECTIONS: dict[Stage, tuple[type[BaseModel], ...]] = {
+    WORLD: (ToyTown,),
+    PLANNED: (GenerationConfig,),
+    GENERATED: (GenerationConfig,),
+    ALIGNMENT: (AlignmentConfig,),
+    SEGMENTER: (TrainingConfig, Method),
+    EVALUATION: (EvaluationConfig,),
+}
+"""The sections that the keys of each stage are made from; `flows/defaults` holds their frozen defaults."""
+
+
+def class_statistics_recipe(name: str, scenes: str) -> Recipe:
+    """Class statistics depend on the label maps, which the key `scenes` stands for."""
+    return Recipe(LABELS, Settings.whole({"domain": name}), {"scenes": scenes})
+
+
+def plan_recipe(run: Run) -> Recipe:
+    """A plan depends on the fields of the generation section that it reads and on the source's label maps."""
+    from generation.plan import DEPENDS_ON
+
+    without = set(GenerationConfig.model_fields) - DEPENDS_ON
+    return Recipe(PLANNED, settings(PLANNED, run.generation, without=without), {"source": run.source.key})
+
+
+def generated_recipe(run: Run) -> Recipe:
+    """Generated images depend on the generation section, the weights' content and the source's label maps."""
+    config = settings(GENERATED, run.generation, without={"weights", "lora"})
+    inputs = {"weights": run.weights_key, "source": run.source.key}
+    if run.generation.lora is not None:
+        inputs["lora"] = lora_fingerprint(run.generation.lora)
+    return Recipe(GENERATED, config, inputs)
+
+
+def alignment_recipe(run: Run, data_set: str) -> Recipe:
+    """Alignment scores depend on their section and on the generated images (`data_set` is their key or fingerprint).
+    Canny reads no weights."""
+    section = run.config.alignment
+    canny = section.detector == "canny"
+    inputs = {"generated": data_set}
+    if not canny and (weights := run.encoder_key(section.weights)) is not None:
+        inputs["weights"] = weights
+    return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"} if canny else ()), inputs)
+
+
+def segmenter_settings(section: TrainingConfig, method: Method, seed: int) -> Settings:
+    """The training section as a method changes it, the method and the seed. The method's name does not count, nor do
+    the other methods and seeds, nor where in the config a value was set."""
+    row = method.model_copy(update={"training": {}})
+    return settings(SEGMENTER, section.of(method), without={"methods", "seeds"}, method=row, seed=seed)
+
+
+def segmenter_recipe(run: Run, method: str, seed: int) -> Recipe:
+    """A segmenter depends on its settings, the source, the folder of a pretrained encoder, and the generated images if
+    the method uses them, with their alignment scores if it chooses by them."""
+    section = run.config.training
+    if method not in section.methods:
+        raise UserError(f"no method {method!r} in this config: choose one of {', '.join(section.methods)}")
+    row = section.methods[method]
+    own = section.of(row)
+    inputs = {"source": run.source.key}
+    if (encoder := run.encoder_key(own.network.pretrained)) is not None:
+        inputs["encoder"] = encoder
+    if row.generated:
+        if run.config.generation is not None:
+            inputs["generated"] = run.key(generated_recipe(run))
+        inputs |= run.generated_keys
+        if own.minimum_alignment > 0:  # else the scores are not read
+            inputs |= {f"{name}, alignment": run.key(alignment_recipe(run, inputs[name])) for name in unscored(run)}
+    return Recipe(SEGMENTER, segmenter_settings(section, row, seed), inputs)
+
+
+def unscored(run: Run) -> dict[str, Path | None]:
+    """The generated data sets that hold no alignment scores, by their names among a segmenter's inputs: the run's own
+    (None), and folders of data.generated."""
+    own: dict[str, Path | None] = {} if run.config.generation is None else {"generated": None}
+    given = zip(run.generated_keys, run.config.data.generated, strict=True)
+    return own | {name: folder for name, folder in given if not has_scores(folder)}
+
+
+def evaluation_recipe(run: Run, model: str) -> Recipe:
+    """An evaluation depends on its section, the segmenter (`model` is its key or fingerprint) and the targets."""
+    targets = {f"target {domain.name}": domain.key for domain in run.targets}
+    config = settings(EVALUATION, run.config.evaluation, without={"models", "baseline"})
+    return Recipe(EVALUATION, config, {"segmenter": model, **targets})
+
+
+def recipes(run: Run) -> Iterator[tuple[str, Recipe]]:
+    """(what it is, recipe) of everything that the experiment makes from its data, in order, but for the report.
+
+    Label maps without photographs can be painted but not trained on; without targets nothing is evaluated.
+    """
+    if run.config.generation is not None:
+        images = generated_recipe(run)
+        yield "generated images", images
+        yield "alignment scores", alignment_recipe(run, run.key(images))
+    if not run.has_images or not run.has_targets:
+        return
+    for seed in run.config.training.seeds:
+        for method in run.config.training.methods:
+            recipe = segmenter_recipe(run, method, seed)
+            yield f"segmenter {method}, seed {seed}", recipe
+            yield f"evaluation {method}, seed {seed}", evaluation_recipe(run, run.key(recipe))
