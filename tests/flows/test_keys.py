@@ -116,8 +116,11 @@ def test_every_option_is_frozen_in_the_version_that_it_came_with(stage: Stage) -
 
 
 def test_what_is_frozen_is_never_changed() -> None:
-    old = {"A": {"defaults": {"x": 1}, "required": ["y"]}}
-    new = {"A": {"defaults": {"x": 2, "y": 5, "z": 3}, "required": ["w"]}, "B": {"defaults": {}, "required": []}}
+    old: dict[str, dict[str, Any]] = {"A": {"defaults": {"x": 1}, "required": ["y"]}}
+    new: dict[str, dict[str, Any]] = {
+        "A": {"defaults": {"x": 2, "y": 5, "z": 3}, "required": ["w"]},
+        "B": {"defaults": {}, "required": []},
+    }
     assert frozen.with_younger(old, new) == {
         "A": {"defaults": {"x": 1, "z": 3}, "required": ["y", "w"]},
         "B": {"defaults": {}, "required": []},
