@@ -4,13 +4,12 @@ So an option that is added later, with a default under which nothing changes, ch
 changed in the code changes the keys of the configs that leave it out, for they now differ from the frozen one.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
-
-from pipeline.store.manifest import canonical_json
 
 Frozen = Mapping[str, Mapping[str, Any]]
 """By the name of a section's class: `defaults` by field, in JSON's values, and the names of `required` fields."""
@@ -37,7 +36,7 @@ def differing(section: BaseModel, frozen: Frozen, *, without: Iterable[str] = ()
             continue
         else:
             default = _reduced(field.get_default(call_default_factory=True), frozen, field.annotation)
-        if canonical_json(value) != canonical_json(default):  # unlike ==, it tells True from 1
+        if _text(value) != _text(default):  # unlike ==, it tells True from 1
             result[name] = value
     return result
 
@@ -73,6 +72,10 @@ def _reduced(value: object, frozen: Frozen, annotation: object = None) -> Any:
     if isinstance(value, list | tuple):
         return [_reduced(item, frozen) for item in value]
     return to_jsonable_python(value)
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _models(annotation: object) -> list[type[BaseModel]]:
