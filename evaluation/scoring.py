@@ -20,7 +20,7 @@ from evaluation.parts import ScoredPart, write_part
 from evaluation.pixel_counts import PixelCounts
 from evaluation.schema import SkippedScene
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.data.datasets import Scene, check_pair, load_image, load_label
+from pipeline.data.datasets import Scene, load_pair
 from pipeline.data.pictures import label_png
 from pipeline.errors import UserError
 from pipeline.work.threads import THREADS, in_order, one_thread
@@ -150,9 +150,6 @@ def _batches(
 def load_or_skip(scene: Scene) -> Loaded | SkippedScene:
     """The scene's pixels, checked, or what is wrong with its files."""
     try:
-        if scene.image is None:
-            raise UserError(f"{scene.id} has a label map but no image; give 'images' of its data set")
-        check_pair(scene)
-        return Loaded(scene, load_image(scene.image), load_label(scene.label, scene.ids))
+        return Loaded(scene, *load_pair(scene))
     except UserError as error:
         return SkippedScene(id=scene.id, reason=str(error))

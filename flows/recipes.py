@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.store.artifacts import Stage
 from pipeline.store.building import Settings
 
-LABELS = Stage("labels", 1)
+LABELS = Stage("labels", 2)  # 2: also of shrunk label maps, with what looks wrong in them
 PLANNED = Stage("plan", 2)  # 2: keys hold what differs from the frozen defaults
 GENERATED = Stage("generated", 3)  # 3: without alignment scores, which are a stage of their own
 ALIGNMENT = Stage("alignment", 1)
@@ -39,9 +39,10 @@ SECTIONS: dict[Stage, tuple[type[BaseModel], ...]] = {
 """The sections that the keys of each stage are made from; `flows/defaults` holds their frozen defaults."""
 
 
-def class_statistics_recipe(name: str, scenes: str) -> Recipe:
-    """Class statistics depend on the label maps, which the key `scenes` stands for."""
-    return Recipe(LABELS, Settings.whole({"domain": name}), {"scenes": scenes})
+def class_statistics_recipe(run: Run) -> Recipe:
+    """Class statistics depend on the source's label maps, and on the height that the painting shrinks them to."""
+    height = run.config.generation.label_height if run.config.generation else None
+    return Recipe(LABELS, Settings.whole({"height": height}), {"source": run.source.labels_key})
 
 
 def plan_recipe(run: Run) -> Recipe:
@@ -49,13 +50,13 @@ def plan_recipe(run: Run) -> Recipe:
     from generation.plan import DEPENDS_ON
 
     without = set(GenerationConfig.model_fields) - DEPENDS_ON
-    return Recipe(PLANNED, settings(PLANNED, run.generation, without=without), {"source": run.source.key})
+    return Recipe(PLANNED, settings(PLANNED, run.generation, without=without), {"source": run.source.labels_key})
 
 
 def generated_recipe(run: Run) -> Recipe:
     """Generated images depend on the generation section, the weights' content and the source's label maps."""
     config = settings(GENERATED, run.generation, without={"weights", "lora"})
-    inputs = {"weights": run.weights_key, "source": run.source.key}
+    inputs = {"weights": run.weights_key, "source": run.source.labels_key}
     if run.generation.lora is not None:
         inputs["lora"] = lora_fingerprint(run.generation.lora)
     return Recipe(GENERATED, config, inputs)

@@ -3,14 +3,14 @@
 from prefect import flow
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from flows import stages
+from flows import data_stages, stages
 from flows.regenerations import asked, regenerations
 from flows.run import Run
 from flows.server import pages
 from flows.tasks import run_name, task
 from pipeline.config.experiment import load_config
 
-world, statistics, generated = task(stages.world), task(stages.class_statistics), task(stages.generated)
+world, statistics, generated = task(stages.world), task(data_stages.class_statistics), task(stages.generated)
 
 
 @flow(name="regenerate", flow_run_name=run_name, persist_result=False)
@@ -33,7 +33,7 @@ def regenerate(
     _ = run.weights_key
     world(run)
     further = Run(load_config(config, [*overrides, *asked(run, counts, classes)]), pages.track)
-    statistics(further, further.source)
+    statistics(further)
     images = generated(further)
     folders = [str(folder) for folder in regenerations(run)]
     pages.show_images(images, folders)

@@ -1,24 +1,25 @@
 """One use of a config: the data that it names, the store, and what has been made or found so far."""
 
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache, cached_property, partial
+from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from flows.domains import Domain, find
 from flows.frozen import settings
 from generation.folders import weights_fingerprint
 from pipeline.config.data import Dataset
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.generation import GenerationConfig
-from pipeline.data.datasets import Scene, check_pair, find_scenes, fingerprint, same_size, toytown_datasets
+from pipeline.data.datasets import find_scenes, toytown_datasets
+from pipeline.data.fingerprints import FOLDER, FileDigests
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact, ArtifactStore, Event, Stage
 from pipeline.store.building import Settings
 from pipeline.store.manifest import canonical_digest, file_table
 from pipeline.toytown import write_world
 from pipeline.work.progress import Track, announce, duration, silent
-from pipeline.work.threads import in_order
 from training.pools import data_set_fingerprint
 
 WORLD = Stage("world", 1)
@@ -30,19 +31,6 @@ class Recipe(NamedTuple):
     stage: Stage
     config: Settings
     inputs: Mapping[str, str]
-
-
-class Domain(NamedTuple):
-    """A data set, the key that stands for its content, and how its scenes are found."""
-
-    name: str
-    key: str
-    find: Callable[[], list[Scene]]
-
-    @property
-    def scenes(self) -> list[Scene]:
-        """Its scenes. Those of toy town are there once it is rendered (`Run.render_world`)."""
-        return self.find()
 
 
 class NothingBuiltError(Exception):
@@ -122,11 +110,7 @@ class Run:
         """
         if self.config.data.toytown is not None:
             return list(range(self.config.data.toytown.source_images))
-        scenes = self.source.scenes
-        rows = [row for row, same in enumerate(in_order(same_size, scenes)) if same]
-        if not rows:
-            check_pair(scenes[0])
-        return rows
+        return self.source.paired_rows()
 
     @property
     def has_images(self) -> bool:
@@ -175,10 +159,10 @@ class Run:
         )
 
     def _domain(self, dataset: Dataset, *, incomplete: bool = False) -> Domain:
+        digests = FileDigests(self.config.machine.store / FOLDER, self.progress)
         if self.world_recipe is not None:
-            return Domain(dataset.name, self.key(self.world_recipe), cache(partial(find_scenes, dataset)))
-        scenes = find_scenes(dataset, incomplete=incomplete)
-        return Domain(dataset.name, fingerprint(scenes), lambda: scenes)
+            return Domain(dataset.name, partial(find_scenes, dataset), digests, self.key(self.world_recipe))
+        return Domain(dataset.name, partial(find, dataset, incomplete=incomplete), digests)
 
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:
         if artifact is not None:

@@ -12,25 +12,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows.data_stages import check_crop, check_images, class_statistics, training_pixels
 from flows.executors import check_cluster, training, units
 from flows.recipes import (
     ALIGNMENT,
     REPORT,
     alignment_recipe,
-    class_statistics_recipe,
     evaluation_recipe,
     generated_recipe,
     plan_recipe,
     segmenter_recipe,
     unscored,
 )
-from flows.run import Domain, Recipe, Run
+from flows.run import Recipe, Run
 from flows.segmenters import load_predict, other_models
 from generation.folders import weights_folders
 from generation.lora import lora_file
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.machine import Machine
-from pipeline.data.datasets import class_pixels
+from pipeline.data.statistics import Statistics
 from pipeline.errors import UserError
 from pipeline.store.artifacts import KEY_DIGITS, Artifact
 from pipeline.store.building import Settings
@@ -63,45 +63,15 @@ def check(run: Run) -> None:
         check_pretrained(config.training.of(method).network)
     other_models(run)
     if config.data.toytown is None:  # else there is nothing on disk yet
-        _ = run.training_rows
+        for name in config.training.methods:
+            check_crop(run, name)
         for domain in run.targets:
             check_images(domain)
-
-
-def check_images(domain: Domain) -> None:
-    """The domain is more than label maps. Raises UserError. Single bad files are skipped and listed when it is read."""
-    if domain.scenes[0].image is None:
-        raise UserError(f"{domain.name}: training and evaluation need images: set 'images' of this data set")
 
 
 def world(run: Run) -> Artifact | None:
     """Toy town, rendered, if that is the experiment's data."""
     return run.render_world()
-
-
-def labels(run: Run) -> Artifact:
-    """The class statistics of the source, before it is trained on. Says which pairs are left out of training."""
-    run.render_world()
-    check_images(run.source)
-    scenes, used = run.source.scenes, set(run.training_rows)
-    if left_out := [scene.id for row, scene in enumerate(scenes) if row not in used]:
-        names = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
-        print(
-            f"flexseg: {run.source.name}: {len(left_out)} of {len(scenes)} scenes are left out of training, their image"
-            f" and label differ in size: {names}",
-            file=sys.stderr,
-        )
-    return class_statistics(run, run.source)
-
-
-def class_statistics(run: Run, domain: Domain) -> Artifact:
-    """`class_pixels.npy` (N, 19) of a domain. Every label map is read for it: a bad one is found before long work."""
-
-    def build(folder: Path) -> None:
-        run.render_world()
-        np.save(folder / "class_pixels.npy", class_pixels(domain.scenes, run.progress))
-
-    return run.store.get_or_build(*class_statistics_recipe(domain.name, domain.key), build)
 
 
 def planned(run: Run) -> Artifact:
@@ -110,7 +80,8 @@ def planned(run: Run) -> Artifact:
 
     def build(folder: Path) -> None:
         run.render_world()
-        requests = plan(run.generation, run.source.scenes, progress=run.progress)
+        pixels = Statistics.read(class_statistics(run).folder).shrunk
+        requests = plan(run.generation, run.source.scenes, pixels=pixels, progress=run.progress)
         (folder / PLAN).write_text(plan_text(requests), encoding="utf-8")
 
     return run.store.get_or_build(*plan_recipe(run), build)
@@ -193,7 +164,7 @@ def segmenter(run: Run, method: str, seed: int, images: Artifact | None) -> Arti
             [*own, *run.config.data.generated],
             folder,
             machine=run.config.machine,
-            pixels=np.load(class_statistics(run, run.source).folder / "class_pixels.npy")[run.training_rows],
+            pixels=training_pixels(run),
             scored=scored,
             progress=run.progress,
             launch=training(run.config.machine),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, TypeVar, TypeVarTuple
 
-from flows import recipes, stages
+from flows import data_stages, recipes, stages
 from flows.run import NothingBuiltError, Run
 from flows.segmenters import other_models
 from pipeline.store.artifacts import Artifact
@@ -26,7 +26,7 @@ def directly(stage: Callable[[Run, *Ts], R], /) -> Callable[[Run, *Ts], R]:
 def experiment(run: Run, via: Via) -> Artifact:
     """From label maps to the report, which it returns: paint images, train every method, evaluate, compare."""
     via(stages.world)(run)
-    via(stages.labels)(run)
+    via(data_stages.labels)(run)
     images = via(stages.generated)(run) if run.config.generation else None
     scored = stages.Images(images, via(stages.alignment)(run, images.key, images.folder)) if images else None
     segmenter, evaluation = via(stages.segmenter), via(stages.evaluation)

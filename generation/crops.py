@@ -12,6 +12,7 @@ from pipeline.data.labels import IGNORE, NUM_CLASSES, load_label_map
 from pipeline.data.pictures import colorize
 from pipeline.errors import UserError
 from pipeline.requests import Box
+from pipeline.work.threads import in_order
 
 CROP_TRIES = 10  # released DAFormer and DGInStyle code
 KEPT_BYTES = 2**29
@@ -63,8 +64,9 @@ def shrunk_size(height: int, width: int, wanted: int | None) -> tuple[int, int]:
 
 def check_sizes(scenes: Sequence[Scene], size: tuple[int, int], label_height: int | None) -> None:
     """Read the header of every label map. Raises UserError, with the file, where one is smaller than a crop."""
-    for scene in scenes:
-        height, width = shrunk_size(*image_size(scene.label), label_height)
+    sizes = in_order(lambda scene: image_size(scene.label, "label"), scenes, ahead=64, threads=16)
+    for scene, size_of_map in zip(scenes, sizes, strict=True):
+        height, width = shrunk_size(*size_of_map, label_height)
         if height < size[0] or width < size[1]:
             raise UserError(
                 f"{scene.label} is {width}x{height} px{' once shrunk' if label_height else ''}, smaller than the crop"

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from generation.crops import LabelReader, check_sizes, draw_crop
 from pipeline.config.generation import PLAIN, GenerationConfig
 from pipeline.data.datasets import Scene
 from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
+from pipeline.data.statistics import count_labels
 from pipeline.errors import UserError
 from pipeline.requests import Box, GenerationRequest
 from pipeline.seeding import generator
@@ -26,13 +26,16 @@ DEPENDS_ON = {
 """The fields of the generation section that decide the plan."""
 
 
-def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track = silent) -> list[GenerationRequest]:
+def plan(
+    config: GenerationConfig, scenes: Sequence[Scene], *, pixels: np.ndarray | None = None, progress: Track = silent
+) -> list[GenerationRequest]:
     """The requests of `config` on the label maps of `scenes`, the same list on every machine.
 
     Class, label map and crop of each request are drawn by rare-class sampling, from a generator of its own, so that
     asking for more images of one condition changes no other request, and 8 of it are the same as 4 and then 4 `after`
-    4. Every label map is read. Raises UserError where one is bad or smaller than the crop, where none holds a class (or
-    one that is asked for), and where no image is asked for.
+    4. `pixels` (N, 19) are the class counts of the label maps as shrunk to `config.label_height`; where they are not
+    given, every label map is read. Raises UserError where one is bad or smaller than the crop, where none holds a class
+    (or one that is asked for), and where no image is asked for.
     """
     # sorted, as the order of the conditions does not enter the key
     first = config.after
@@ -41,12 +44,8 @@ def plan(config: GenerationConfig, scenes: Sequence[Scene], *, progress: Track =
         raise UserError("generation.counts asks for 0 images: give at least one condition a count")
     check_sizes(scenes, config.size, config.label_height)
     reader = LabelReader(scenes, config.label_height)
-    pixels = np.stack(
-        [
-            Image.fromarray(reader.read(scene.id)).histogram()[:NUM_CLASSES]
-            for scene in progress(scenes, total=len(scenes), description="Counting classes")
-        ]
-    )
+    if pixels is None:
+        pixels = count_labels(scenes, config.label_height, progress).shrunk
     if not pixels.any():
         raise UserError(
             f"none of the {len(scenes)} label maps holds a class, all pixels are ignored: correct 'ids' of data.source"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.config.training import TrainingConfig
 from pipeline.data.alignment_scores import read_scores
-from pipeline.data.datasets import Scene, load_image, load_label
+from pipeline.data.datasets import Scene, load_pair
 from pipeline.data.generated_rows import GeneratedDataSet, decode_pair, row_name
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
@@ -38,7 +38,7 @@ class ScenePool:
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and label of scene `index`. UserError, naming the file, if one cannot be read whole."""
-        return _resized(*load_scene(self.scenes[index]), self.size)
+        return _resized(*load_pair(self.scenes[index]), self.size)
 
 
 class GeneratedPool:
@@ -94,19 +94,6 @@ def data_set_fingerprint(folder: Path) -> str:
     """Hex sha256 of names, sizes and modification times of a generated data set's files. UserError if it is none."""
     status = {shard.name: shard.stat() for shard in GeneratedDataSet(folder).files}
     return canonical_digest([[name, file.st_size, file.st_mtime_ns] for name, file in status.items()])
-
-
-def load_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """(H,W,3) uint8 and (H,W) uint8 of a scene. UserError without an image or with unequal sizes."""
-    if scene.image is None:
-        raise UserError(f"scene {scene.id} has no image: training needs a source with images, not label maps alone")
-    image, label = load_image(scene.image), load_label(scene.label, scene.ids)
-    if image.shape[:2] != label.shape:
-        raise UserError(
-            f"sizes differ: image {scene.image} has {image.shape[:2]} rows and columns, its label {scene.label}"
-            f" {label.shape}; mend or remove the pair"
-        )
-    return image, label
 
 
 def _kept(

@@ -8,8 +8,10 @@ import numpy as np
 
 from flows.run import Run
 from pipeline.config.data import Dataset
-from pipeline.data.datasets import Scene, check_pair, find_scenes, load_image, load_label
-from pipeline.data.labels import IGNORE, NUM_CLASSES
+from pipeline.data.datasets import CORES, Listing, Scene, check_pair, list_scenes, load_image
+from pipeline.data.labels import NUM_CLASSES
+from pipeline.data.layouts import published_scenes
+from pipeline.data.statistics import LabelCounts, count_label, label_warnings
 from pipeline.errors import UserError
 from pipeline.work.threads import in_order
 
@@ -24,16 +26,6 @@ SITES = {
     " Dark_Zurich_val_anon",
 }
 """Where each layout's data set is given out, after registration. None of them may be passed on by us."""
-
-PUBLISHED = {
-    ("gta", None): 24966,
-    ("cityscapes", "val"): 500,
-    ("bdd100k", "val"): 1000,
-    ("mapillary", "val"): 2000,
-    ("acdc", "val"): 406,
-    ("dark-zurich", "val"): 50,
-}
-"""Scenes that a split has when it is complete."""
 
 
 class Finding(NamedTuple):
@@ -51,10 +43,10 @@ class Finding(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """One scene that was read: its size and class counts, or what is wrong with it."""
+    """One scene that was read: its counts, or what is wrong with it."""
 
-    size: tuple[int, int] | None
-    pixels: np.ndarray
+    scene: Scene
+    counts: LabelCounts | None
     problem: str | None
 
 
@@ -70,37 +62,48 @@ def check_data(run: Run) -> list[Finding]:
 
 def _check(run: Run, dataset: Dataset, *, needs_images: bool) -> Finding:
     real = run.config.data.toytown is None
-    expected = PUBLISHED.get((dataset.layout, None if dataset.layout == "gta" else dataset.split)) if real else None
+    site = f"; get it from {SITES[dataset.layout]}" if dataset.layout in SITES and real else ""
     try:
-        scenes = find_scenes(dataset, incomplete=True)
+        listing = list_scenes(dataset)
     except UserError as error:
-        where = f"; get it from {SITES[dataset.layout]}" if dataset.layout in SITES and real else ""
-        return Finding(dataset.name, 0, expected, [], {}, np.zeros(NUM_CLASSES, np.int64), [f"{error}{where}"])
-    reading = run.progress(in_order(_read, scenes), total=len(scenes), description=dataset.name)
+        published = published_scenes(dataset.layout, dataset.split) if real else None
+        return Finding(dataset.name, 0, published, [], {}, np.zeros(NUM_CLASSES, np.int64), [f"{error}{site}"])
+    published = listing.published if real else None
+    scenes = listing.scenes
+    reading = run.progress(in_order(_read, scenes, threads=CORES), total=len(scenes), description=dataset.name)
     read = list(reading)
-    problems = [one.problem for one in read if one.problem is not None]
-    if needs_images and scenes[0].image is None:
+    good = [(one.scene, one.counts) for one in read if one.counts is not None]
+    warnings = label_warnings([scene for scene, _ in good], [counts for _, counts in good])
+    problems = [*_problems(listing, published, site), *(one.problem for one in read if one.problem is not None)]
+    if needs_images and scenes and scenes[0].image is None:
         problems.insert(0, f"{dataset.name}: a target needs images: set 'images' of this data set")
-    sizes = {one.size for one in read if one.size}
+    sizes = {counts.size for _, counts in good}
     return Finding(
         dataset.name,
-        len(scenes),
-        expected,
+        listing.found,
+        published,
         sorted({min(sizes), max(sizes)}) if sizes else [],
-        Counter(scene.condition for scene in scenes if scene.condition),
-        np.sum([one.pixels for one in read], axis=0),
-        problems,
+        Counter(scene.condition for scene in [*scenes, *listing.unlabeled] if scene.condition),
+        np.sum([counts.pixels for _, counts in good] or [np.zeros(NUM_CLASSES, np.int64)], axis=0),
+        [*problems, *warnings],
     )
 
 
+def _problems(listing: Listing, published: int | None, site: str) -> list[str]:
+    """What has no partner, and what is missing of a split, a line each."""
+    problems = [f"image {scene.image} has no label, wanted {scene.label}" for scene in listing.unlabeled]
+    problems += [f"label map {path} has no image" for path in listing.labels_alone]
+    if published is not None and listing.found < published:
+        problems.insert(0, f"incomplete: {listing.found:,} of the {published:,} scenes of this split are there{site}")
+    return problems
+
+
 def _read(scene: Scene) -> _Read:
-    nothing = np.zeros(NUM_CLASSES, np.int64)
     try:
-        label = load_label(scene.label, scene.ids)
+        counts = count_label(scene)
         if scene.image is not None:
             check_pair(scene)
             load_image(scene.image)
     except UserError as error:
-        return _Read(None, nothing, str(error))
-    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)[:NUM_CLASSES]
-    return _Read((label.shape[0], label.shape[1]), counts, None)
+        return _Read(scene, None, str(error))
+    return _Read(scene, counts, None)

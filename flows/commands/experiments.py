@@ -84,14 +84,15 @@ def train(
     overrides: SetOption = [],
 ) -> None:
     """Train one segmenter (generating its images first if the method uses them). Prints the model's folder."""
-    from flows import stages
+    from flows import data_stages, stages
     from flows.recipes import segmenter_recipe
     from training.pretrained_encoders import check_pretrained
 
     run = load(config, overrides)
     uses_images = "generated" in segmenter_recipe(run, method, seed).inputs
     check_pretrained(run.config.training.of(run.config.training.methods[method]).network)
-    stages.labels(run)
+    data_stages.check_crop(run, method)
+    data_stages.labels(run)
     images = stages.generated(run) if uses_images else None
     print(stages.segmenter(run, method, seed, images).folder / "segmenter")
 

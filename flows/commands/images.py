@@ -23,14 +23,14 @@ def generate(
     """Generate the stylized images of a config: a Hugging Face dataset folder (parquet with images and labels)."""
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output} exists and is not an empty folder; name a new folder")
-    from flows import stages
+    from flows import data_stages, stages
 
     run = load(config, overrides)
     _ = run.weights_key
     if join:
         stages.join_generation(run)
         return
-    stages.class_statistics(run, run.source)
+    data_stages.class_statistics(run)
     images = stages.generated(run)
     scored = stages.alignment(run, images.key, images.folder)
     if output is not None:

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from flows import stages
+from flows import data_stages
 from flows.run import Run
 from pipeline.errors import UserError
 
@@ -32,7 +30,8 @@ def train_weights(run: Run, output: Path, *, ship: Path | None = None) -> None:
     prior = prior_folders(config.prior_from or "", "weights.prior_from")
     if isinstance(config.source, str):
         network_folder(config.source, "unet", "weights.source")
-    pixels = np.load(stages.labels(run).folder / "class_pixels.npy")[run.training_rows]
+    data_stages.labels(run)
+    pixels = data_stages.training_pixels(run)
     scenes = [run.source.scenes[row] for row in run.training_rows]
     from generation.weights.train import fine_tune
 

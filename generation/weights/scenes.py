@@ -16,7 +16,7 @@ from generation.weights.diffusion import to_tensor
 from generation.weights.finetune import Examples
 from generation.weights.loop import MicroBatch
 from pipeline.config.weights import FineTuning, WeightsConfig
-from pipeline.data.datasets import Scene, load_image, load_label
+from pipeline.data.datasets import Scene, load_pair
 from pipeline.data.image_files import image_size
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
@@ -81,9 +81,8 @@ class Crops(Dataset[Any]):
             scene = self._scenes[int(rng.choice(np.flatnonzero(self._holds[:, class_id])))]
         else:
             scene = self._scenes[int(rng.integers(len(self._scenes)))]
-        assert scene.image is not None  # `flows.stages.check_images` has seen to it
-        label = shrink(load_label(scene.label, scene.ids), self._tuning.height)
-        image = load_image(scene.image)
+        image, label = load_pair(scene)
+        label = shrink(label, self._tuning.height)
         if image.shape[:2] != label.shape:
             size = label.shape[1], label.shape[0]
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
@@ -118,7 +117,7 @@ def check_scenes(config: WeightsConfig, scenes: Sequence[Scene], pixels: np.ndar
         if isinstance(tuning, str):
             continue
         for scene in scenes:
-            height, width = shrunk_size(*image_size(scene.label), tuning.height)
+            height, width = shrunk_size(*image_size(scene.label, "label"), tuning.height)
             if height < config.crop[0] or width < config.crop[1]:
                 raise UserError(
                     f"{scene.label} is {width}x{height} px for weights.{name}, smaller than weights.crop of"

@@ -1,29 +1,36 @@
 """Labeled data sets on disk: finding the files of each layout, checking them, and reading them."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.config.data import Dataset
 from pipeline.data import layouts
-from pipeline.data.image_files import image_size, read_pixels
-from pipeline.data.labels import CITYSCAPES_IDS, IGNORE, NUM_CLASSES, TRAIN_IDS, load_label_map
+from pipeline.data.image_files import image_size, open_label, read_image
+from pipeline.data.labels import CITYSCAPES_IDS, TRAIN_IDS, check_values, class_counts, load_label_map
+from pipeline.data.pairing import paired
+from pipeline.data.trees import Match, matches
 from pipeline.errors import UserError
-from pipeline.store.manifest import canonical_digest
 from pipeline.toytown import TARGETS
 from pipeline.work.progress import Track, silent
+from pipeline.work.threads import in_order
+
+CORES = os.cpu_count() or 2
+"""Threads that decode label maps: decoding releases Python's lock."""
+AHEAD = 4 * CORES
 
 
 @dataclass(frozen=True)
 class Scene:
     """One labeled picture: files, not pixels.
 
-    `id` is unique in its data set and fit for a file name, `image` is None where a data set is label maps only,
-    `ids` is the table from the label file's values to train ids, `condition` the weather where a layout tells it.
+    `id` is unique in its data set, `image` is None where a data set is label maps only, `ids` is the table from the
+    label file's values to train ids, `condition` the weather where a layout tells it.
     """
 
     id: str
@@ -33,10 +40,56 @@ class Scene:
     condition: str | None = None
 
 
+class Listing(NamedTuple):
+    """What there is of a data set, sorted by id, and what has no partner."""
+
+    scenes: list[Scene]
+    """Those with a label map."""
+    unlabeled: list[Scene]
+    """Images without a label map; `label` is where one was looked for."""
+    labels_alone: list[Path]
+    """Label maps without an image, where the data set has images."""
+    published: int | None
+    """Scenes that the whole split has, where that is known."""
+    found: int
+    """Images (or label maps, where there are no images) before `take`."""
+
+
 def toytown_datasets(folder: Path) -> tuple[Dataset, tuple[Dataset, ...]]:
     """Source and targets of the world that `pipeline.toytown` rendered into `folder`."""
     source = Dataset(name="source", root=folder / "source", layout="gta")
     return source, tuple(Dataset(name=name, root=folder / "targets" / name, layout="cityscapes") for name in TARGETS)
+
+
+def list_scenes(dataset: Dataset) -> Listing:
+    """Everything of a data set. UserError: a missing folder, no files, two scenes of one id."""
+    if not dataset.root.is_dir():
+        raise UserError(f"{dataset.name}: folder {dataset.root.absolute()} not found; correct 'root' of this data set")
+    try:
+        scenes, unlabeled, alone = _globs(dataset) if dataset.layout == "globs" else _layout(dataset)
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(f"{dataset.name}: ") else f"{dataset.name}: {text}") from error
+    missing = {scene.id for scene in unlabeled}
+    everything = sorted([*scenes, *unlabeled], key=lambda scene: scene.id)
+    for first, second in pairwise(everything):
+        if first.id == second.id:
+            raise UserError(
+                f"{dataset.name}: {first.image or first.label} and {second.image or second.label} give the same id"
+                f" {first.id!r}; rename one"
+            )
+    taken = everything[slice(*dataset.take)]
+    if not taken:
+        raise UserError(
+            f"{dataset.name}: 'take' {list(dataset.take)} leaves none of its {len(everything)} scenes; widen it"
+        )
+    return Listing(
+        [scene for scene in taken if scene.id not in missing],
+        [scene for scene in taken if scene.id in missing],
+        sorted(alone),
+        layouts.published_scenes(dataset.layout, dataset.split),
+        len(everything),
+    )
 
 
 def find_scenes(dataset: Dataset, *, incomplete: bool = False) -> list[Scene]:
@@ -44,55 +97,55 @@ def find_scenes(dataset: Dataset, *, incomplete: bool = False) -> list[Scene]:
 
     Where `incomplete`, an image without its label stays in, for whoever reads the scenes to skip it and say so.
     """
-    if not dataset.root.is_dir():
-        raise UserError(f"{dataset.name}: folder {dataset.root.absolute()} not found; mend 'root' of this data set")
-    found = _globs(dataset) if dataset.layout == "globs" else _layout(dataset, incomplete=incomplete)
-    scenes = sorted(found, key=lambda scene: scene.id)
-    for first, second in pairwise(scenes):
-        if first.id == second.id:
-            raise UserError(
-                f"{dataset.name}: {first.label} and {second.label} give the same id {first.id!r}; rename one"
-            )
-    taken = scenes[slice(*dataset.take)]
-    if not taken:
-        raise UserError(
-            f"{dataset.name}: 'take' {list(dataset.take)} leaves none of its {len(scenes)} scenes; widen it"
-        )
-    return taken
+    return usable_scenes(dataset, list_scenes(dataset), incomplete=incomplete)
+
+
+def usable_scenes(dataset: Dataset, listing: Listing, *, incomplete: bool) -> list[Scene]:
+    """What `find_scenes` gives, from a listing that was made before."""
+    if not listing.unlabeled:
+        return listing.scenes
+    if incomplete:
+        return sorted([*listing.scenes, *listing.unlabeled], key=lambda scene: scene.id)
+    first, more = listing.unlabeled[0], len(listing.unlabeled) - 1
+    others = f" (and {more:,} more images)" if more else ""
+    alone = f"; the label map {listing.labels_alone[0]} has no image" if listing.labels_alone else ""
+    raise UserError(
+        f"{dataset.name}: image {first.image} has no label, wanted {first.label}{others}{alone}; add the label or"
+        " remove the image"
+    )
 
 
 def check_pair(scene: Scene) -> None:
     """UserError unless image and label have the same size (read from the headers alone)."""
-    if scene.image is not None and not same_size(scene):
-        image, label = image_size(scene.image), image_size(scene.label)
-        raise UserError(
-            f"sizes differ: image {scene.image} is {image[1]}x{image[0]} px,"
-            f" its label {scene.label} is {label[1]}x{label[0]} px; mend or remove the pair"
-        )
+    if scene.image is not None:
+        image, label = image_size(scene.image), image_size(scene.label, "label")
+        if image != label:
+            raise _sizes_differ(scene, image, label)
 
 
-def same_size(scene: Scene) -> bool:
-    """Whether image and label have the same size, by their headers. UserError if there is no image or no reading it."""
+def pair_size(scene: Scene) -> tuple[int, int] | None:
+    """(H, W) px that image and label have by their headers; None where they differ. UserError if there is no image, or
+    no reading one of them."""
     if scene.image is None:
         raise UserError(f"{scene.id} has a label map but no image: set 'images' of its data set")
-    return image_size(scene.image) == image_size(scene.label)
+    size = image_size(scene.image)
+    return size if size == image_size(scene.label, "label") else None
 
 
-def fingerprint(scenes: Iterable[Scene]) -> str:
-    """Hex sha256 of ids, id tables, file names, sizes and modification times: changes when the data set does.
+def load_pair(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 RGB and (H, W) uint8 train ids of a scene.
 
-    Contents are not read (GTA has 25,000 large files); folders above the files do not count, so a data set may move.
+    UserError without an image, where one of them cannot be read, and where their sizes differ.
     """
-    records = [
-        [scene.id, scene.condition, sorted(scene.ids.items()), _file_record(scene.image), _file_record(scene.label)]
-        for scene in scenes
-    ]
-    return canonical_digest(records)
+    if scene.image is None:
+        raise UserError(f"{scene.id} has a label map but no image: set 'images' of its data set")
+    check_pair(scene)  # by the headers, before anything is decoded
+    return load_image(scene.image), load_label(scene.label, scene.ids)
 
 
 def load_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an 8-bit color or gray image. UserError if it cannot be read whole."""
-    return read_pixels(path, ("RGB", "RGBA", "L", "P"), "an 8-bit color or gray image", convert="RGB")
+    """(H, W, 3) uint8 RGB of a photograph, upright; see `pipeline.data.image_files`."""
+    return read_image(path)
 
 
 def load_label(path: Path, ids: Mapping[int, int]) -> np.ndarray:
@@ -101,96 +154,95 @@ def load_label(path: Path, ids: Mapping[int, int]) -> np.ndarray:
 
 
 def class_pixels(scenes: Sequence[Scene], progress: Track = silent) -> np.ndarray:
-    """(N, 19) int64: how many px of each class each scene's label map has. Reads, and so checks, every label map."""
-    pixels = np.zeros((len(scenes), NUM_CLASSES), np.int64)
-    for row, scene in zip(pixels, progress(scenes, total=len(scenes), description="reading label maps"), strict=True):
-        row += np.bincount(load_label(scene.label, scene.ids).ravel(), minlength=IGNORE + 1)[:NUM_CLASSES]
-    return pixels
+    """(N, 19) int64: how many px of each class each scene's label map has. Reads, and so checks, every label map, in
+    threads."""
+    counting = in_order(lambda scene: class_counts(stored_values(scene), scene.ids), scenes, ahead=AHEAD, threads=CORES)
+    return np.stack(list(progress(counting, total=len(scenes), description="reading label maps")))
 
 
-def _file_record(path: Path | None) -> list[str | int] | None:
-    if path is None:
-        return None
-    if not path.exists():
-        return [path.name]
-    status = os.stat(path)
-    return [path.name, status.st_size, status.st_mtime_ns]
+def stored_values(scene: Scene) -> np.ndarray:
+    """(256,) int64: how many px of each stored value the scene's label map has. UserError for one that cannot be read
+    whole, or holds a value that its table has not."""
+    stored = np.array(open_label(scene.label).histogram(), np.int64)
+    check_values(scene.label, stored, scene.ids)
+    return stored
 
 
-def _layout(dataset: Dataset, *, incomplete: bool) -> list[Scene]:
-    """The scenes of a layout that `pipeline.data.layouts` knows."""
-    _require_folders(dataset, *layouts.tops(dataset.layout, dataset.split))
-    found = list(layouts.find(dataset.layout, dataset.root, dataset.split))
-    if not found:
-        top = dataset.root.absolute() / layouts.tops(dataset.layout, dataset.split)[0]
-        raise UserError(
-            f"{dataset.name}: no *{layouts.LAYOUTS[dataset.layout].image_end} of split '{dataset.split}' under {top};"
-            " mend 'root', 'split' or 'layout' of this data set"
-        )
-    return [_with_label(dataset, item, incomplete=incomplete) for item in found]
-
-
-def _globs(dataset: Dataset) -> list[Scene]:
-    """The sorted files of both patterns, paired in that order."""
-    ids = _id_table(dataset)
-    labels = _files(dataset, dataset.labels or "")
-    if dataset.images is None:
-        return [Scene(name, None, label, ids) for name, label in zip(_names(labels), labels, strict=True)]
-    images = _files(dataset, dataset.images)
-    if len(images) != len(labels):
-        raise UserError(
-            f"{dataset.name}: {len(images)} files match 'images' {dataset.images!r} but {len(labels)} match 'labels'"
-            f" {dataset.labels!r} under {dataset.root.absolute()}; the patterns must give equally many"
-        )
-    return [Scene(name, image, label, ids) for name, image, label in zip(_names(images), images, labels, strict=True)]
-
-
-def _with_label(dataset: Dataset, found: layouts.Found, *, incomplete: bool) -> Scene:
-    for label, ids in found.labels:
-        if label.is_file():
-            return Scene(found.name, found.image, label, ids, found.condition)
-    if incomplete:
-        return Scene(found.name, found.image, *found.labels[0], found.condition)
-    wanted = " or ".join(str(label) for label, _ in found.labels)
-    raise UserError(
-        f"{dataset.name}: image {found.image} has no label, wanted {wanted}; add the label or remove the image"
+def _sizes_differ(scene: Scene, image: tuple[int, int], label: tuple[int, int]) -> UserError:
+    return UserError(
+        f"sizes differ: image {scene.image} is {image[1]}x{image[0]} px, its label {scene.label} is"
+        f" {label[1]}x{label[0]} px; correct or remove the pair"
     )
 
 
-def _id_table(dataset: Dataset) -> Mapping[int, int]:
-    if isinstance(dataset.ids, dict):
-        wrong = {
-            train_id for train_id in dataset.ids.values() if train_id != IGNORE and not 0 <= train_id < NUM_CLASSES
-        }
-        if wrong:
+def _layout(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Path]]:
+    """Scenes, images without labels and labels without images, of a layout that `pipeline.data.layouts` knows."""
+    tops = layouts.tops(dataset.layout, dataset.split)
+    for top in tops:
+        if not (dataset.root / top).is_dir():
             raise UserError(
-                f"{dataset.name}: 'ids' maps to {sorted(wrong)}, wanted train ids 0 to 18, or 255 for ignore"
+                f"{dataset.name}: folder {(dataset.root / top).absolute()} not found; layout '{dataset.layout}' wants"
+                " it (for another layout use 'globs')"
             )
+    files = layouts.find(dataset.layout, dataset.root, dataset.split)
+    if not files.images:
+        raise UserError(
+            f"{dataset.name}: no *{layouts.LAYOUTS[dataset.layout].image_end} of split '{dataset.split}' under"
+            f" {dataset.root.absolute() / tops[0]}; correct 'root', 'split' or 'layout' of this data set"
+        )
+    scenes = [Scene(f.name, f.image, f.label, f.ids, f.condition) for f in files.images if f.label]
+    unlabeled = [Scene(f.name, f.image, f.wanted[0], f.ids, f.condition) for f in files.images if not f.label]
+    return scenes, unlabeled, files.labels_alone
+
+
+def _globs(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Path]]:
+    """The same, of the files that the data set's patterns name."""
+    ids = id_table(dataset)
+    labels = _matches(dataset, dataset.labels or "")
+    if dataset.images is None:
+        names = _names([label.path for label in labels])
+        return [Scene(names[label.path], None, label.path, ids) for label in labels], [], []
+    known = {label.path for label in labels}  # `*.png` may find `7.png` and its `7_mask.png`
+    images = [image for image in _matches(dataset, dataset.images) if image.path not in known]
+    if not images:
+        raise UserError(f"{dataset.name}: 'images' {dataset.images!r} finds nothing but label maps; correct it")
+    names = _names([image.path for image in images])
+    pairs = paired(images, labels)
+    if not pairs.pairs:
+        raise UserError(
+            f"{dataset.name}: no name of the {len(images):,} files of 'images' {dataset.images!r} belongs to one of the"
+            f" {len(labels):,} of 'labels' {dataset.labels!r} ({images[0].path.name}, {labels[0].path.name}); image and"
+            " label are paired by what the patterns leave open: write what differs into the patterns, or rename files"
+        )
+    scenes = [Scene(names[image.path], image.path, label.path, ids) for image, label in pairs.pairs]
+    unlabeled = [Scene(names[image.path], image.path, _wanted(dataset, image), ids) for image in pairs.images]
+    return scenes, unlabeled, [label.path for label in pairs.labels]
+
+
+def _wanted(dataset: Dataset, image: Match) -> Path:
+    """Where the label of an image was looked for: the pattern, with the image's name in place of its only `*`."""
+    pattern = dataset.labels or ""
+    return dataset.root / (pattern.replace("*", image.name) if pattern.count("*") == 1 else pattern)
+
+
+def id_table(dataset: Dataset) -> Mapping[int, int]:
+    """From what the label files of a `globs` data set hold to train ids."""
+    if isinstance(dataset.ids, dict):
         return dataset.ids
     return CITYSCAPES_IDS if dataset.ids == "cityscapes" else TRAIN_IDS
 
 
-def _require_folders(dataset: Dataset, *names: str) -> None:
-    for name in names:
-        if not (dataset.root / name).is_dir():
-            raise UserError(
-                f"{dataset.name}: folder {(dataset.root / name).absolute()} not found;"
-                f" layout '{dataset.layout}' wants it (for another layout use 'globs')"
-            )
-
-
-def _files(dataset: Dataset, pattern: str) -> list[Path]:
-    if Path(pattern).is_absolute() or not pattern:
-        raise UserError(f"{dataset.name}: pattern {pattern!r} must be relative to 'root'")
-    files = sorted(path for path in dataset.root.glob(pattern) if path.is_file())
-    if not files:
+def _matches(dataset: Dataset, pattern: str) -> list[Match]:
+    found = matches(dataset.root, pattern)
+    if not found:
         raise UserError(
-            f"{dataset.name}: no file matches {pattern!r} under {dataset.root.absolute()}; mend the pattern or 'root'"
+            f"{dataset.name}: no file matches {pattern!r} under {dataset.root.absolute()}; correct the pattern or"
+            " 'root'"
         )
-    return files
+    return found
 
 
-def _names(files: Sequence[Path]) -> list[str]:
-    """Unique ids from paths: what lies below the folder that all share, joined with `_`."""
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """Ids from paths: what lies below the folder that all share, joined with `_`."""
     common = Path(os.path.commonpath([path.parent for path in files]))
-    return ["_".join(path.relative_to(common).with_suffix("").parts) for path in files]
+    return {path: "_".join(path.relative_to(common).with_suffix("").parts) for path in files}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.data.image_files import read_pixels
+from pipeline.data.image_files import open_label
 from pipeline.errors import UserError
 
 IGNORE = 255
@@ -66,18 +66,36 @@ _UNKNOWN = 254
 
 
 def load_label_map(path: Path, ids: Mapping[int, int]) -> np.ndarray:
-    """Loads a label PNG and translates its ids: (H, W) uint8 train ids, 255 = ignore, read-only.
+    """Loads a label map and translates its ids: (H, W) uint8 train ids, 255 = ignore, read-only.
 
-    `ids` is the table from the file's values to train ids; -1 stands for the stored 255. Grayscale ("L") and palette
-    ("P") files are read, the latter by index. UserError: a file that cannot be read whole, another mode, a value that
+    `ids` is the table from the file's values to train ids; -1 stands for the stored 255. PNG and BMP of one channel and
+    at most 8 bits are read, palettes by index. UserError: a file that cannot be read whole, another kind, a value that
     the table does not have.
     """
-    stored = read_pixels(path, ("L", "P"), "a label map as an 8-bit grayscale or palette PNG of ids")
-    label = _lookup_table(tuple(ids.items()))[stored]
-    if (label == _UNKNOWN).any():
-        _raise_unknown(path, stored[label == _UNKNOWN], ids)
+    image = open_label(path)
+    check_values(path, np.array(image.histogram()), ids)
+    label = np.asarray(image.point(_lookup_table(tuple(ids.items())).tolist()))
     label.flags.writeable = False
     return label
+
+
+def check_values(path: Path, stored: np.ndarray, ids: Mapping[int, int]) -> None:
+    """UserError where the label map at `path` holds a value that `ids` has not; `stored` (256,) counts its values."""
+    unknown = np.flatnonzero((stored > 0) & (_lookup_table(tuple(ids.items())) == _UNKNOWN))
+    if not len(unknown):
+        return
+    came = ", ".join(f"{value} ({stored[value]} px)" for value in unknown[:5])
+    wanted = ", ".join(str(i) for i in sorted(ids))
+    raise UserError(
+        f"{path}: label id {came} is not in the data set's id table, which has {wanted};"
+        " correct the file, or list the id under 'ids' of the data set (255 = ignore)"
+    )
+
+
+def class_counts(stored: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+    """(19,) int64: px of each class in a label map whose stored values were counted: (256,) integers."""
+    counts = np.bincount(_lookup_table(tuple(ids.items())), weights=stored, minlength=_UNKNOWN + 1)
+    return counts[:NUM_CLASSES].astype(np.int64)
 
 
 @lru_cache
@@ -87,13 +105,3 @@ def _lookup_table(ids: tuple[tuple[int, int], ...]) -> np.ndarray:
     for stored, train_id in ids:
         table[stored % 256] = train_id
     return table
-
-
-def _raise_unknown(path: Path, unknown: np.ndarray, ids: Mapping[int, int]) -> None:
-    values, counts = np.unique(unknown, return_counts=True)
-    came = ", ".join(f"{value} ({count} px)" for value, count in zip(values[:5], counts[:5], strict=True))
-    wanted = ", ".join(str(i) for i in sorted(ids))
-    raise UserError(
-        f"{path}: label id {came} is not in the data set's id table, which has {wanted};"
-        " mend the file, or list the id under 'ids' of the data set (255 = ignore)"
-    )

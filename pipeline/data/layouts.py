@@ -1,10 +1,11 @@
 """The folder layouts of the data sets: where a data set keeps its images, and which label belongs to an image."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.data.labels import CITYSCAPES_IDS, MAPILLARY_IDS, TRAIN_IDS
+from pipeline.data.trees import check_name, files_below
 
 Ids = Mapping[int, int]
 
@@ -24,12 +25,22 @@ class Layout(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An image, the labels that it may have (preferred first), its name and its condition."""
+    """An image, its label (None where there is none; `wanted` names those it may have) with the table of its ids, its
+    name and its condition."""
 
     name: str
     image: Path
-    labels: list[tuple[Path, Ids]]
+    label: Path | None
+    ids: Ids
     condition: str | None
+    wanted: tuple[Path, ...]
+
+
+class Files(NamedTuple):
+    """A split's images, and the label maps that belong to none of them."""
+
+    images: list[Found]
+    labels_alone: list[Path]
 
 
 _ACDC = (("_gt_labelTrainIds.png", TRAIN_IDS), ("_gt_labelIds.png", CITYSCAPES_IDS))
@@ -52,26 +63,69 @@ SPLITS = {"mapillary": {"val": "validation", "train": "training"}}
 """What a data set calls a split, where it is not `train` and `val`."""
 
 
+SCENES = {
+    ("gta", None): 24966,
+    ("cityscapes", "train"): 2975,
+    ("cityscapes", "val"): 500,
+    ("bdd100k", "train"): 7000,
+    ("bdd100k", "val"): 1000,
+    ("mapillary", "train"): 18000,
+    ("mapillary", "val"): 2000,
+    ("acdc", "val"): 406,
+    ("dark-zurich", "val"): 50,
+}
+"""Scenes that a split has when it is complete, as published. GTA5 is not divided."""
+
+
+def published_scenes(name: str, split: str) -> int | None:
+    """How many scenes the split has when it is complete; None where that is not known."""
+    return SCENES.get((name, None if name == "gta" else split))
+
+
 def tops(name: str, split: str) -> tuple[str, str]:
     """The folders of images and of labels below the root."""
     layout, split = LAYOUTS[name], SPLITS.get(name, {}).get(split, split)
     return layout.image_top.format(split=split), layout.label_top.format(split=split)
 
 
-def find(name: str, root: Path, split: str) -> Iterator[Found]:
-    """Every image of a split below `root`, in no order."""
+def find(name: str, root: Path, split: str) -> Files:
+    """Every image of a split below `root` with its label, in no order. Ends of names fit without regard to case."""
     layout = LAYOUTS[name]
     image_top, label_top = (root / top for top in tops(name, split))
-    for image in image_top.rglob(f"*{layout.image_end}"):
-        folders = image.parent.relative_to(image_top)
-        # ACDC has the split below the condition, or none where the conditions were flattened away.
-        if name == "acdc" and split not in folders.parts[:2]:
+    by_stem: dict[tuple[PurePosixPath, str], dict[str, Path]] = {}
+    for folders, file in _files(name, label_top, split):
+        end = next((end for end, _ in layout.labels if _ends(file, end)), None)
+        if end is not None:
+            by_stem.setdefault((folders, file[: -len(end)]), {})[end] = label_top / folders / file
+    images, used = [], set()
+    for folders, file in _files(name, image_top, split):
+        if not _ends(file, layout.image_end):
             continue
-        stem = image.name.removesuffix(layout.image_end)
-        labels = [(label_top / folders / f"{stem}{end}", ids) for end, ids in layout.labels]
-        yield Found(stem, image, labels, _condition(folders, split) if layout.by_condition else None)
+        stem = file[: -len(layout.image_end)]
+        there = by_stem.get((folders, stem), {})
+        used.add((folders, stem))
+        end, ids = next(((end, ids) for end, ids in layout.labels if end in there), layout.labels[0])
+        wanted = tuple(label_top / folders / f"{stem}{end}" for end, _ in layout.labels)
+        condition = _condition(folders, split) if layout.by_condition else None
+        images.append(Found(stem, image_top / folders / file, there.get(end), ids, condition, wanted))
+    alone = [next(iter(files.values())) for key, files in by_stem.items() if key not in used]
+    return Files(images, alone)
 
 
-def _condition(folders: PurePath, split: str) -> str | None:
+def _files(name: str, top: Path, split: str) -> Iterator[tuple[PurePosixPath, str]]:
+    """(folders below `top`, file name) of a split's files."""
+    for path in map(PurePosixPath, files_below(top)):
+        # ACDC has the split below the condition, or none where the conditions were flattened away.
+        if name == "acdc" and split not in path.parent.parts[:2]:
+            continue
+        check_name(top, str(path))
+        yield path.parent, path.name
+
+
+def _ends(file: str, end: str) -> bool:
+    return file.lower().endswith(end.lower())
+
+
+def _condition(folders: PurePosixPath, split: str) -> str | None:
     first = folders.parts[0] if folders.parts else split
     return None if first == split else first

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows import stages
+from flows import data_stages, stages
 from flows.cli import app
 from flows.run import Run
 from pipeline.config.experiment import load_config
@@ -84,7 +84,7 @@ def test_pairs_of_different_sizes_are_left_out_of_training(
     save(dataset / "labels" / "1.png", np.full((64, 120), 7, np.uint8))
     run = Run(load_config(config))
     stages.check(run)
-    stages.labels(run)
+    data_stages.labels(run)
     assert run.training_rows == [0]
     assert "gta: 1 of 2 scenes are left out of training" in capsys.readouterr().err
 
@@ -94,6 +94,26 @@ def test_a_source_without_one_usable_pair(tmp_path: Path, config: Path, dataset:
         save(dataset / "labels" / f"{k}.png", np.full((64, 120), 7, np.uint8))
     line = fails(tmp_path, "run", str(config))
     assert f"{dataset}/images/0.png is 128x64 px" in line and f"{dataset}/labels/0.png is 120x64 px" in line
+
+
+@pytest.mark.parametrize("command", [["run"], ["train", "--method", "source-only"]])
+def test_case_15_an_image_smaller_than_the_crop_is_named(
+    tmp_path: Path, config: Path, dataset: Path, command: list[str]
+) -> None:
+    save(dataset / "images" / "1.png", np.zeros((30, 128, 3), np.uint8))
+    save(dataset / "labels" / "1.png", np.full((30, 128), 7, np.uint8))
+    line = fails(tmp_path, *command, str(config))
+    assert f"{dataset}/images/1.png is 128x30 px, smaller than training.crop of 64x32 px" in line
+    line = fails(tmp_path, *command, str(config), "--set", "training.source_size=[20,200]")
+    assert "is resized to 200x20 px, smaller" in line
+
+
+def test_case_17_training_on_nothing_is_refused(tmp_path: Path, config: Path, dataset: Path) -> None:
+    for k in range(2):
+        save(dataset / "labels" / f"{k}.png", np.full((64, 128), 3, np.uint8))
+    arguments = ["train", str(config), "--method", "source-only", "--set", "training.rare_classes=false"]
+    assert "gta: none of the 2 label maps holds a class" in fails(tmp_path, *arguments)
+    assert not list((tmp_path / "store").glob("segmenter*/*"))
 
 
 @pytest.mark.parametrize("command", [["generate"], ["train", "--method", "source-only"]])
@@ -113,7 +133,7 @@ def test_missing_model(tmp_path: Path, config: Path) -> None:
 
 
 def test_damaged_artifact(tmp_path: Path, config: Path) -> None:
-    stages.labels(Run(load_config(config)))
+    data_stages.labels(Run(load_config(config)))
     damaged = next((tmp_path / "store" / "labels").glob("*/class_pixels.npy"))
     damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
     line = fails(tmp_path, "generate", str(config))

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from pipeline.data import layouts
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -45,17 +46,55 @@ def errors(result: Result) -> list[str]:
     return [line for line in result.stderr.splitlines() if line.startswith("flexseg: ")]
 
 
+@pytest.fixture
+def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if GTA5 and ACDC were published with these two and three scenes."""
+    monkeypatch.setitem(layouts.SCENES, ("gta", None), 2)
+    monkeypatch.setitem(layouts.SCENES, ("acdc", "val"), 3)
+
+
+@pytest.mark.usefixtures("small_splits")
 def test_what_is_there(check: Callable[[], Result]) -> None:
     result = check()
     assert result.exit_code == 0, result.output
     gta, acdc = (next(line for line in result.stdout.splitlines() if name in line) for name in ("gta", "acdc"))
-    assert (
-        "2 of 24,966" in gta and "128\u00d764" in gta and "16,384" in gta and "sidewalk" in gta and "road," not in gta
-    )
-    assert "3 of 406" in acdc and "fog 2, snow 1" in acdc
+    assert "2 of" not in gta and "128\u00d764" in gta and "16,384" in gta and "sidewalk" in gta and "road," not in gta
+    assert "fog 2, snow 1" in acdc
     assert errors(result) == []
 
 
+def test_case_06_an_incomplete_split_is_a_problem(check: Callable[[], Result]) -> None:
+    result = check()
+    assert result.exit_code == 2
+    assert "2 of 24,966" in result.stdout and "3 of 406" in result.stdout
+    gta, acdc = errors(result)
+    assert "gta: incomplete: 2 of the 24,966 scenes of this split are there; get it from GTA5" in gta
+    assert "acdc: incomplete: 3 of the 406 scenes" in acdc
+
+
+@pytest.mark.usefixtures("small_splits")
+def test_case_21_what_has_no_partner_is_named(check: Callable[[], Result], roots: tuple[Path, Path]) -> None:
+    gta, _ = roots
+    (gta / "images" / "1.png").rename(gta / "images" / "2.PNG")
+    result = check()
+    assert result.exit_code == 2
+    image, label = errors(result)
+    assert f"image {gta}/images/2.PNG has no label, wanted {gta}/labels/2_labelTrainIds.png" in image
+    assert f"label map {gta}/labels/1.png has no image" in label
+
+
+@pytest.mark.usefixtures("small_splits")
+def test_train_ids_that_are_read_as_label_ids(check: Callable[[], Result], roots: tuple[Path, Path]) -> None:
+    gta, _ = roots
+    for k in range(2):
+        save(gta / "labels" / f"{k}.png", np.repeat(np.array([10, 0], np.uint8), 32)[:, None].repeat(128, 1))
+    result = check()
+    assert result.exit_code == 2
+    ignored, values = errors(result)
+    assert "100.0% of all px are ignored" in ignored and "hold only the values 0, 10, as train ids do" in values
+
+
+@pytest.mark.usefixtures("small_splits")
 def test_every_problem_of_every_data_set(check: Callable[[], Result], roots: tuple[Path, Path]) -> None:
     gta, acdc = roots
     save(gta / "labels" / "1.png", np.full((64, 120), 7, np.uint8))
@@ -65,13 +104,14 @@ def test_every_problem_of_every_data_set(check: Callable[[], Result], roots: tup
     (acdc / "gt" / "snow" / "val" / "GOPR" / "c_gt_labelIds.png").unlink()
     result = check()
     assert result.exit_code == 2
-    sizes, truncated, unknown, missing = errors(result)
+    sizes, missing, truncated, unknown = errors(result)
     assert "gta" in sizes and "1.png is 128x64 px" in sizes and "120x64 px" in sizes
     assert "a_rgb_anon.png: cannot be read" in truncated
     assert "label id 77 (8192 px)" in unknown
-    assert "c_gt_labelTrainIds.png: file not found" in missing
+    assert "c_rgb_anon.png has no label, wanted" in missing and "c_gt_labelTrainIds.png" in missing
 
 
+@pytest.mark.usefixtures("small_splits")
 def test_a_missing_folder_says_where_to_get_it_and_the_rest_is_checked(
     check: Callable[[], Result], roots: tuple[Path, Path]
 ) -> None:

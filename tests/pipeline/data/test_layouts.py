@@ -84,5 +84,5 @@ def test_an_empty_or_foreign_folder_is_named(tmp_path: Path, layout: str) -> Non
 
 def test_a_split_without_images(tmp_path: Path) -> None:
     pair(tmp_path, "rgb_anon/fog/train/G/G_1_rgb_anon.png", "gt/fog/train/G/G_1_gt_labelTrainIds.png", 10)
-    with pytest.raises(UserError, match=r"no \*_rgb_anon.png of split 'val' under .*rgb_anon; mend"):
+    with pytest.raises(UserError, match=r"no \*_rgb_anon.png of split 'val' under .*rgb_anon; correct"):
         found(tmp_path, "acdc")

@@ -1,0 +1,69 @@
+"""The stages that look at the data, and what is checked of it before anything long is begun."""
+
+from pathlib import Path
+
+import numpy as np
+
+from flows.domains import Domain, say
+from flows.recipes import class_statistics_recipe
+from flows.run import Run
+from pipeline.data.statistics import Statistics, absent_classes, check_labeled, count_labels
+from pipeline.errors import UserError
+from pipeline.store.artifacts import Artifact
+
+
+def check_images(domain: Domain) -> None:
+    """The domain is more than label maps. Raises UserError. Single bad files are skipped and listed when it is read."""
+    if domain.scenes[0].image is None:
+        raise UserError(f"{domain.name}: training and evaluation need images: set 'images' of this data set")
+
+
+def check_crop(run: Run, method: str) -> None:
+    """Every image that a method trains on holds a crop, by its header. Raises UserError, with the file."""
+    if run.config.data.toytown is None:
+        config = run.config.training.of(run.config.training.methods[method])
+        run.source.check_crop(run.training_rows, config.crop, config.source_size)
+
+
+def labels(run: Run) -> Artifact:
+    """The class statistics of the source, before it is trained on. Says which pairs are left out of training, and what
+    looks wrong in the label maps. UserError where there is nothing to train on."""
+    run.render_world()
+    check_images(run.source)
+    scenes, used = run.source.scenes, set(run.training_rows)
+    if left_out := [scene.id for row, scene in enumerate(scenes) if row not in used]:
+        names = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+        say(
+            f"{run.source.name}: {len(left_out)} of {len(scenes)} scenes are left out of training, their image and"
+            f" label differ in size: {names}"
+        )
+    artifact = class_statistics(run)
+    training_pixels(run)
+    return artifact
+
+
+def class_statistics(run: Run) -> Artifact:
+    """Class statistics (`pipeline.data.statistics`) of the source. Every label map is read for it: a bad one is found
+    before long work. Says what looks wrong in them."""
+
+    def build(folder: Path) -> None:
+        run.render_world()
+        height = run.config.generation.label_height if run.config.generation else None
+        count_labels(run.source.scenes, height, run.progress).write(folder)
+
+    artifact = run.store.get_or_build(*class_statistics_recipe(run), build)
+    if run.config.data.toytown is None:
+        found = Statistics.read(artifact.folder)
+        absent = absent_classes(found.pixels)
+        for warning in found.warnings:
+            say(f"{run.source.name}: {warning}")
+        if absent and len(absent) < found.pixels.shape[1]:
+            say(f"{run.source.name}: no label map holds {', '.join(absent)}")
+    return artifact
+
+
+def training_pixels(run: Run) -> np.ndarray:
+    """(N, 19) int64: px of each class in each label map that is trained on. UserError where there is not one."""
+    pixels = Statistics.read(class_statistics(run).folder).pixels[run.training_rows]
+    check_labeled(run.source.name, pixels)
+    return pixels
