@@ -19,15 +19,20 @@ def files_below(folder: Path, most_folders: int | None = None) -> Iterator[str]:
 
     most_folders: how many folders a path may have in front of its name; None for any number.
     """
-    yield from _walk(folder, "", most_folders, ())
+    above = tuple(_identity(parent) for parent in folder.resolve().parents)
+    yield from _walk(folder, "", most_folders, above)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _walk(folder: Path, below: str, most: int | None, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     try:
-        status, names = folder.stat(), sorted(path.name for path in folder.iterdir())
+        here, names = _identity(folder), sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise UserError(f"folder {folder} cannot be read ({one_line(error)}); give yourself access to it") from error
-    here = (status.st_dev, status.st_ino)
     if here in above:
         return  # a link led back to a folder that we are in
     for name in names:

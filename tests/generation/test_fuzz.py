@@ -84,7 +84,6 @@ BAD: dict[str, tuple[bytes, str]] = {
     "RGBA": (encoded(np.zeros((64, 128, 4), np.uint8)), "got Pillow mode 'RGBA'"),
     "gray with alpha": (encoded(streets(), "LA"), "got Pillow mode 'LA'"),
     "16 bit": (encoded(np.full((64, 128), 10, np.uint16)), "got Pillow mode 'I;16'"),
-    "1 bit": (encoded(streets() > 5), "got Pillow mode '1'"),
     "ids out of range": (encoded(np.full((64, 128), 77, np.uint8)), r"label id 77 \(8192 px\)"),
     "one px out of range": (encoded(with_pixel(19)), r"label id 19 \(1 px\)"),
     "smaller than the crop": (encoded(streets()[:16]), "smaller than the crop"),
