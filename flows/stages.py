@@ -4,13 +4,10 @@ Nothing here knows Prefect: the flow and the single commands call the same funct
 import are imported where a stage is really built.
 """
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from flows.data_stages import check_crop, check_images, class_statistics, training_pixels
 from flows.executors import check_cluster, training, units
