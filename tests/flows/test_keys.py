@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, create_model
 
 from flows import frozen, recipes
-from flows.run import Domain, Run
+from flows.domains import Domain
+from flows.run import Run
 from generation.plan import DEPENDS_ON
 from pipeline.config.base import Section
 from pipeline.config.differing import defaults, differing
@@ -17,6 +18,7 @@ from pipeline.config.experiment import ExperimentConfig, load_config
 from pipeline.config.generation import FusionConfig, GenerationConfig
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
+from pipeline.data.fingerprints import FileDigests
 from pipeline.store.artifacts import Stage
 
 Mini = Callable[..., ExperimentConfig]
@@ -94,7 +96,7 @@ def made_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def domain(self: Run, dataset: Any, **options: Any) -> Domain:
         scene = Scene("0", Path("image.png"), Path("label.png"), {})
         key = f"scenes of {dataset.name}" if self.world_recipe is None else self.key(self.world_recipe)
-        return Domain(dataset.name, key, lambda: [scene])
+        return Domain(dataset.name, lambda: [scene], FileDigests(None), key)
 
     monkeypatch.setattr(Run, "_domain", domain)
     monkeypatch.setattr("flows.run.weights_fingerprint", lambda weights: "weights")
