@@ -4,6 +4,7 @@ The old way read every label map twice, serially (class statistics, then the pla
 new way reads them once to hash and once to count, in threads. `python -m benchmarks.first_image [COUNT]`.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -49,23 +50,23 @@ def measure(count: int) -> None:
         rows: list[Row] = []
         results = []
         for name, work in steps.items():
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             results.append(work())
-            rows.append(_row(name, time.perf_counter() - start, count))
+            rows.append(_row(name, time.perf_counter() - start, time.process_time() - cpu, count))
         np.testing.assert_array_equal(results[1], results[2])
         np.testing.assert_array_equal(results[1], new_counts[0])
-    old, new = (sum(float(row["seconds"]) for row in part) for part in (rows[:3], (rows[3], rows[5])))
-    rows += [_row("old, all", old, count), _row("new, all", new, count)]
+    old, new = ([sum(float(row[what]) for row in part) for what in ("s", "CPU s")] for part in (rows[:3], rows[3:6:2]))
+    rows += [_row("old, all", *old, count), _row("new, all", *new, count)]
     title = (
         f"Before the first image: {count} label maps of {SIZE[1]}x{SIZE[0]} px ({what}), files in memory; old / new ="
-        f" {old / new:.1f} (aim: {WHOLE:,} maps in 180 s on 2 cores; the machine was shared with other work)"
+        f" {old[0] / new[0]:.1f} (aim: {WHOLE:,} maps in 180 s on 2 cores); load average {os.getloadavg()[0]:.1f}"
     )
     record("first_image", title, rows, ("numpy", "pillow"))
 
 
-def _row(name: str, seconds: float, count: int) -> Row:
-    each = seconds / count
-    return {"what": name, "seconds": seconds, "ms per map": 1000 * each, f"s for {WHOLE}": each * WHOLE}
+def _row(name: str, seconds: float, cpu: float, count: int) -> Row:
+    scale = WHOLE / count
+    return {"what": name, "s": seconds, "CPU s": cpu, f"s for {WHOLE}": seconds * scale, "CPU s for them": cpu * scale}
 
 
 def _write_maps(folder: Path, count: int) -> str:

@@ -112,6 +112,11 @@ class Run:
             return list(range(self.config.data.toytown.source_images))
         return self.source.paired_rows()
 
+    @cached_property
+    def digests(self) -> FileDigests:
+        """Content of files, remembered in the store's folder."""
+        return FileDigests(self.config.machine.store / FOLDER, self.progress)
+
     @property
     def has_images(self) -> bool:
         """Whether the source has photographs beside its label maps."""
@@ -139,7 +144,7 @@ class Run:
     def generated_keys(self) -> dict[str, str]:
         """Fingerprints of the data sets in data.generated, by their place in it. UserError if one is not there."""
         folders = self.config.data.generated
-        return {f"generated {k}": data_set_fingerprint(folder) for k, folder in enumerate(folders)}
+        return {f"generated {k}": data_set_fingerprint(folder, self.digests) for k, folder in enumerate(folders)}
 
     @property
     def generation(self) -> GenerationConfig:
@@ -159,10 +164,9 @@ class Run:
         )
 
     def _domain(self, dataset: Dataset, *, incomplete: bool = False) -> Domain:
-        digests = FileDigests(self.config.machine.store / FOLDER, self.progress)
         if self.world_recipe is not None:
-            return Domain(dataset.name, partial(find_scenes, dataset), digests, self.key(self.world_recipe))
-        return Domain(dataset.name, partial(find, dataset, incomplete=incomplete), digests)
+            return Domain(dataset.name, partial(find_scenes, dataset), self.digests, self.key(self.world_recipe))
+        return Domain(dataset.name, partial(find, dataset, incomplete=incomplete), self.digests)
 
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:
         if artifact is not None:

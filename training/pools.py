@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.config.training import TrainingConfig
 from pipeline.data.alignment_scores import read_scores
 from pipeline.data.datasets import Scene, load_pair
+from pipeline.data.fingerprints import FileDigests
 from pipeline.data.generated_rows import GeneratedDataSet, decode_pair, row_name
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
@@ -90,10 +91,11 @@ class GeneratedPool:
         return _resized(*decode_pair(*self._copy.read(index), row_name(*self.names[index])), self.size)
 
 
-def data_set_fingerprint(folder: Path) -> str:
-    """Hex sha256 of names, sizes and modification times of a generated data set's files. UserError if it is none."""
-    status = {shard.name: shard.stat() for shard in GeneratedDataSet(folder).files}
-    return canonical_digest([[name, file.st_size, file.st_mtime_ns] for name, file in status.items()])
+def data_set_fingerprint(folder: Path, digests: FileDigests) -> str:
+    """Hex sha256 of a generated data set's files, by their names and content. UserError if it is none."""
+    files = GeneratedDataSet(folder).files
+    content = digests.of(f"generated {folder}", files)
+    return canonical_digest([[file.name, content[file]] for file in files])
 
 
 def _kept(

@@ -8,9 +8,7 @@ is at most a name, and a folder is opened as it is spelled.
 """
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.data.image_files import PILLOW_ERRORS
 from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.errors import UserError, one_line
 from pipeline.store.manifest import MANIFEST, read_manifest
@@ -33,11 +32,6 @@ MOST_PX = 2**26
 """px of a picture: 18 times a frame of 2560x1408. A small file can claim, and make Pillow allocate, far more."""
 ROWS_AT_ONCE = 16
 """Rows that are held in memory while a data set is gone through."""
-_PILLOW_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError,
-    OverflowError, MemoryError,
-)  # fmt: skip
-"""What Pillow was seen to raise, or documents, on bytes that are no picture."""
 
 
 class GeneratedRow(NamedTuple):
@@ -203,7 +197,7 @@ def _picture(content: bytes, formats: tuple[str, ...], where: str) -> Iterator[I
         raise UserError(f"{where} cannot be decoded: it is no {' or '.join(formats)} file") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{where} cannot be decoded: wanted at most {MOST_PX:,} px") from error
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise UserError(f"{where} cannot be decoded ({one_line(error)}): get or generate the data set again") from error
 
 

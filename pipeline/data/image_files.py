@@ -10,6 +10,7 @@ is either exactly what was meant or refused by name and reason:
 
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,11 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 program (EPS), or are no photographs."""
 LABEL_FORMATS = ("PNG", "BMP")
 """Lossless ones whose stored values Pillow gives back."""
+PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError,
+    OverflowError, MemoryError,
+)  # fmt: skip
+"""What Pillow was seen to raise, or documents, on bytes that are no picture."""
 
 Kind = Literal["image", "label"]
 
@@ -117,7 +123,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"{path}: cannot be read as an image of {', '.join(FORMATS)}; it is of another kind, or truncated: convert"
             " it or get it again"
         ) from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:  # all that Pillow raises on bad files
+    except PILLOW_ERRORS as error:
         raise UserError(
             f"{path}: cannot be read as an image ({one_line(error)}); it may be truncated: get the file again"
         ) from error

@@ -1,5 +1,6 @@
 """Which generated images are trained on, at what size and in what mix; bad files are named in one line."""
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -9,6 +10,7 @@ from PIL import Image
 
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
+from pipeline.data.fingerprints import FileDigests
 from pipeline.errors import UserError
 from training.data import TrainingSet, loader_rate
 from training.draws import Drawer
@@ -90,7 +92,7 @@ def test_broken_files_are_named_in_one_line(tiny_config: TrainingConfig, scenes:
     shard = cut / "data" / "train-00000-of-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet cannot be read") as error:
-        data_set_fingerprint(cut)
+        data_set_fingerprint(cut, FileDigests(None))
     assert "\n" not in str(error.value)
 
     values = _write(tmp_path / "values", 2, label=[Image.fromarray(np.full((16, 24), 19, np.uint8))] * 2)
@@ -111,7 +113,9 @@ def test_a_data_set_without_the_columns_is_refused(tiny_config: TrainingConfig, 
 
 def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
     first, second = _write(tmp_path / "a", 2), _write(tmp_path / "b", 3)
-    assert data_set_fingerprint(first) == data_set_fingerprint(first) != data_set_fingerprint(second)
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copyfile)  # with times of its own
+    one, same, other = (data_set_fingerprint(folder, FileDigests(None)) for folder in (first, copy, second))
+    assert one == same != other
 
 
 def test_the_loader_is_measured_by_images(tiny_config: TrainingConfig, scenes: list[Scene]) -> None:

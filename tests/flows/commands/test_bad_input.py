@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flows import data_stages, stages
 from flows.cli import app
+from flows.domains import say
 from flows.run import Run
 from pipeline.config.experiment import load_config
 from pipeline.store.artifacts import ArtifactStore, Stage
@@ -87,6 +88,19 @@ def test_pairs_of_different_sizes_are_left_out_of_training(
     data_stages.labels(run)
     assert run.training_rows == [0]
     assert "gta: 1 of 2 scenes are left out of training" in capsys.readouterr().err
+
+
+def test_what_is_missing_of_a_data_set_is_said_once(
+    config: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cases 06 and 21 in a run: an incomplete split and a label map without an image are a line each."""
+    say.cache_clear()
+    save(dataset / "labels" / "7.png", np.full((64, 128), 7, np.uint8))
+    for _ in range(2):
+        assert len(Run(load_config(config)).source.scenes) == 2
+    incomplete, alone = sorted(capsys.readouterr().err.splitlines())
+    assert incomplete == "note: gta: incomplete, 2 of the 24,966 scenes of this split are there"
+    assert alone == f"note: gta: label map {dataset}/labels/7.png has no image; left out"
 
 
 def test_a_source_without_one_usable_pair(tmp_path: Path, config: Path, dataset: Path) -> None:
