@@ -55,11 +55,12 @@ def measure(count: int) -> None:
             rows.append(_row(name, time.perf_counter() - start, time.process_time() - cpu, count))
         np.testing.assert_array_equal(results[1], results[2])
         np.testing.assert_array_equal(results[1], new_counts[0])
-    old, new = ([sum(float(row[what]) for row in part) for what in ("s", "CPU s")] for part in (rows[:3], rows[3:6:2]))
-    rows += [_row("old, all", *old, count), _row("new, all", *new, count)]
+    both = [[sum(float(row[what]) for row in part) for what in ("s", "CPU s")] for part in (rows[:3], rows[3:6:2])]
+    (old, old_cpu), (new, new_cpu) = both
+    rows += [_row("old, all", old, old_cpu, count), _row("new, all", new, new_cpu, count)]
     title = (
         f"Before the first image: {count} label maps of {SIZE[1]}x{SIZE[0]} px ({what}), files in memory; old / new ="
-        f" {old[0] / new[0]:.1f} (aim: {WHOLE:,} maps in 180 s on 2 cores); load average {os.getloadavg()[0]:.1f}"
+        f" {old / new:.1f} (aim: {WHOLE:,} maps in 180 s on 2 cores); load average {os.getloadavg()[0]:.1f}"
     )
     record("first_image", title, rows, ("numpy", "pillow"))
 
