@@ -61,7 +61,7 @@ def band_curve(report: Report, key: str, highest: float) -> Figure:
         axes.set_xlabel("width of the band (px)")
         axes.set_ylabel("wrong pixels (%)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(0, 100 * highest)
+        axes.set_ylim(0, 100 * max(highest, 0.01))
         add_legend(figure, axes)
     return figure
 

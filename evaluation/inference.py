@@ -87,9 +87,12 @@ def sliding_logits(network: Network, images: torch.Tensor, window: Size, stride:
     images: (B,3,H,W); the last window of a row or column is moved inwards so that it ends at the border.
     Returns (B,19,H,W). Windows of all images are stacked, `batch_size` of them at a time.
     """
+    # An image that is smaller than the window is one window of its own size.
     height, width = (min(side, of) for side, of in zip(window, images.shape[2:], strict=True))
     tops, lefts = (window_starts(*axis) for axis in zip(images.shape[2:], window, stride, strict=True))
     places = list(product(range(len(images)), tops, lefts))
+    # Windows of all images go through the network together; where they overlap, their logits are summed here and
+    # divided below by how many there were.
     total: torch.Tensor | None = None
     for first in range(0, len(places), batch_size):
         group = places[first : first + batch_size]
@@ -100,6 +103,7 @@ def sliding_logits(network: Network, images: torch.Tensor, window: Size, stride:
         for (i, top, left), part in zip(group, logits, strict=True):
             total[i, :, top : top + height, left : left + width] += part
     assert total is not None
+    # The windows lie on a grid, so how many hold a pixel is a product of its row's and its column's count.
     rows, columns = (
         _cover(whole, starts, part).to(total.device)
         for whole, starts, part in zip(images.shape[2:], (tops, lefts), (height, width), strict=True)
@@ -122,14 +126,17 @@ def read(passes: Iterator[torch.Tensor], size: Sequence[int], *, single: bool) -
     """
     if single:
         return _read(next(passes), size)
+    # Probabilities are averaged, not logits: a pass that is sure of itself does not outvote the others without bound.
     total, count = torch.zeros(()), 0
     for logits in passes:
         total, count = total.to(logits.device) + _resized(logits, size).softmax(dim=1), count + 1
+    # Their logarithm has the same largest class, and its softmax gives the averaged probability back.
     return _read((total / count).log(), size)
 
 
 def _read(logits: torch.Tensor, size: Sequence[int]) -> PredictedLabels:
     """One class at a time, so that memory does not hold 19 maps of the image's size (nor is it slower)."""
+    # softmax's largest value is exp(top - log(sum(exp))): both are kept up to date class by class.
     top = _resized(logits[:, :1], size)[:, 0].clone()
     total = top.clone()  # log of the sum of exponentials so far
     labels = torch.zeros_like(top, dtype=torch.uint8)

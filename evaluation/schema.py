@@ -29,7 +29,7 @@ ConfusionTable = Annotated[tuple[_ClassCounts, ...], Field(min_length=NUM_CLASSE
 class Record(BaseModel):
     """A part of a file of ours: frozen, without unknown fields, without NaN and infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ReliabilityBin(Record):

@@ -67,12 +67,14 @@ def load_scorer(load_predict: LoadPredict, config: EvaluationConfig, batch_size:
     threads = min(torch.get_num_threads(), batch_size) if on_cpu else 1
 
     def score(task: Task, path: Path) -> Iterator[None]:
+        # A pipeline: threads read ahead, neighbors of one size are predicted together, threads count what is predicted.
+        # Every step keeps the order of the scenes, so the part's bytes do not depend on who was faster.
         scorer = _Scorer(task, config, predict)
         loaded = in_order(load_or_skip, task.scenes, ahead=THREADS + batch_size)
         skipped: list[SkippedScene] = []
         batches = _batches(loaded, 1 if on_cpu else batch_size, skipped)
         scored = []
-        with one_thread():
+        with one_thread():  # several predict side by side on the CPU; each sum is then taken in one order
             predicted: Iterable[list[tuple[Loaded, PredictedLabels]]] = map(scorer.predicted, batches)
             if threads > 1:
                 predicted = in_order(scorer.predicted, batches, ahead=threads - 1, threads=threads)
@@ -81,6 +83,7 @@ def load_scorer(load_predict: LoadPredict, config: EvaluationConfig, batch_size:
                 scored.append(item)
                 yield
         write_part(scorer.part(scored, skipped), path)
+        # Skipped scenes are items of the progress bar too; they are told once the part with their reasons is written.
         yield from [None] * len(skipped)
 
     return score

@@ -76,7 +76,7 @@ def _class_cell(scores: PlaceScores) -> Callable[[int], str]:
 
 def classes_table(evaluation: Evaluation) -> Table:
     """IoU per class (rows) and domain (columns)."""
-    title = "IoU per class in percent (-: no pixel has the class, neither in labels nor in predictions)"
+    title = "IoU per class in percent (-: no labeled pixel is of the class or was predicted as it)"
     return table(title, class_columns(evaluation), range(len(CLASS_NAMES)))
 
 

@@ -107,3 +107,9 @@ class DataConfig(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"target names must differ, got {names}")
         return self
+
+    @model_validator(mode="after")
+    def _average_is_no_target(self) -> Self:
+        if any(target.name == "average" for target in self.targets):
+            raise ValueError("a target named 'average' would be taken for the mean over all targets: rename it")
+        return self

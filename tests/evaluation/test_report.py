@@ -208,3 +208,28 @@ def test_tables_hold_the_numbers_of_the_report(report: Path) -> None:
     assert len(classes) == 3 * 6
     iou = numbers["methods"][0]["iou"]["clear"]
     assert [classes[0][name] for name in CLASS_NAMES] == ["" if value is None else str(value) for value in iou]
+
+
+def test_no_domain_may_be_called_like_the_mean_over_all(content: ReportContent) -> None:
+    with pytest.raises(UserError, match="named 'average'"):
+        summarize(replace(content, domains={"fog": content.domains["fog"], "average": content.domains["rain"]}))
+
+
+def test_the_class_table_says_of_no_class_that_it_is_not_predicted_where_it_is(
+    content: ReportContent, report: Path, tmp_path: Path
+) -> None:
+    """Issue 16 §9: predictions at unlabeled pixels count nowhere, so a dash does not mean that no prediction has it."""
+    page = " ".join((report / "index.html").read_text().split())
+    assert "neither in the labels nor in the predictions" not in page
+    assert "no labeled pixel is of the class or was predicted as it" in page
+    assert "taken before rounding" in page
+    numbers = summarize(content)
+    for domain in content.domains:
+        confusion = sum(
+            read_image_counts(model.evaluation, domain).confusion.sum(axis=0)
+            for model in content.models
+            if model.method == "source only"
+        )
+        counted = np.asarray(confusion).sum(axis=0) + np.asarray(confusion).sum(axis=1)
+        dashes = [value is None for value in numbers.methods[0].iou[domain]]
+        assert dashes == (counted == 0).tolist()
