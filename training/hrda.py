@@ -74,9 +74,11 @@ def fuse(context: torch.Tensor, detail: torch.Tensor, attention: torch.Tensor, b
 
     context, attention: (B,C,H/8,W/8); detail: (B,C,h/4,w/4) of the `box`, which is h x w px.
     """
+    # Outside the detail crop there is nothing to attend to: the context alone decides.
     inside = torch.zeros_like(attention[:1, :1])
     inside[:, :, *box.at(1 / GRID)] = 1
     attention = attention * inside
+    # Weighted first and enlarged then, as released: the other order gives other numbers.
     fused = _doubled((1 - attention) * context)
     place = box.at(2 / GRID)
     fused[:, :, *place] += _doubled(attention)[:, :, *place] * detail

@@ -22,11 +22,13 @@ def even_subset(groups: torch.Tensor, limit: int, torch_rng: torch.Generator) ->
     """
     if len(groups) <= limit:
         return torch.arange(len(groups), device=groups.device)
+    # Pixels in random order within their group, groups one after the other; `rounds` is a pixel's place in its group.
     shuffled = torch.randperm(len(groups), generator=torch_rng).to(groups.device)
     order = shuffled[groups[shuffled].argsort(stable=True)]
     _, lengths = groups[order].unique_consecutive(return_counts=True)
     starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     rounds = torch.arange(len(order), device=order.device) - starts
+    # Round by round until the limit; a shuffle first, so that the last, incomplete round favors no group.
     last_round_is_fair = torch.randperm(len(groups), generator=torch_rng).to(groups.device)
     return order[last_round_is_fair][rounds[last_round_is_fair].argsort(stable=True)[:limit]]
 
@@ -64,6 +66,7 @@ class PrototypeBank(nn.Module):
         features: (N,D) unit vectors of the batch's boundary pixels; groups: (N,) int64.
         """
         bank, counts = self.prototypes.flatten(0, 1), self.counts.flatten()  # views: written in place below
+        # Sums and counts travel in one tensor: one reduction over the ranks.
         totals = bank.new_zeros(len(bank), bank.shape[1] + 1)
         totals[:, :-1].index_add_(0, groups, features.detach().to(bank.dtype))
         totals[:, -1] = torch.bincount(groups, minlength=len(bank))
@@ -71,6 +74,7 @@ class PrototypeBank(nn.Module):
         pixels = totals[:, -1]
         mean = totals[:, :-1] / pixels.clamp(min=1)[:, None]
         moved = torch.where((counts > 0)[:, None], self.momentum * bank + (1 - self.momentum) * mean, mean)
+        # Groups that the batch does not show keep their prototype and their count.
         bank.copy_(torch.where((pixels > 0)[:, None], normalize(moved, dim=1), bank))
         counts += pixels > 0
 

@@ -2,6 +2,9 @@
 
 Every mean is over the whole batch of all ranks: a rank returns its own sum times the number of ranks over the count of
 all. So the mean of gradients that data parallelism takes is the gradient of one process that has the whole batch.
+
+A batch without a labeled pixel has the loss 0 and no gradient: it moves the weights by what the optimizer does on its
+own (momentum, decay), and counts as a loss of 0 for the hardness of its images.
 """
 
 from contextlib import ExitStack
@@ -45,18 +48,22 @@ def train_step(
 
     `torch_rng` (CPU, the same on every rank) draws what the step is free in. Ranks must hold equally many images.
     """
+    # 1. One forward pass, with hooks on the encoder for what looks into it.
     label, picture = batch.label, network_input(distort(batch.image.float(), batch.distortion), config.scale)
     with ExitStack() as hooks:
         seen = hooks.enter_context(first_call(state.encoder)) if method.feature_distance else []
         if state.styles is not None:
+            # SHADE: each picture goes through twice, and the second half gets new styles after the first stage.
             hooks.enter_context(state.styles.hallucinating(state.encoder, torch_rng))
             label, picture = label.repeat(2, 1, 1), picture.repeat(2, 1, 1, 1)
         box = _detail_box(config, picture, torch_rng)
         output: NetworkOutput = model(picture) if box is None else model(picture, box)
+    # 2. The segmentation loss, of HRDA for the fused prediction and the detail crop.
     log_probabilities = _log_probabilities(output.logits, label)
     segmentation, per_image = _segmentation(log_probabilities, label, config, method, output)
     if box is not None:
         segmentation = _with_detail(segmentation, output, label, config, box)
+    # 3. What the method adds; what it does not use stays 0, so that every log has the same columns.
     gap = consistency = distance = torch.zeros_like(segmentation)
     if method.gap:
         plain = output.features[: len(batch.label)]  # without hallucinated styles (ours)
@@ -76,6 +83,7 @@ def _segmentation(
     """Cross-entropy, weighted by UBE where the method says so: its mean, and each image's own without gradient."""
     loss = pixel_cross_entropy(log_probabilities, label.long())
     if method.ube:
+        # The band is as wide in px as the thickest band of the prototypes is in feature cells.
         cell_px = label.shape[1] / output.features.shape[2]
         band = boundary_band(label, round(config.gap.sizes[-1] // 2 * cell_px))
         loss = loss * uncertainty_weights(log_probabilities.detach(), label, band, config.ube.alpha, config.ube.eps)
@@ -104,6 +112,7 @@ def _gap(
     boundary = (groups >= 0).nonzero().squeeze(1)
     vectors = normalize(features.permute(0, 2, 3, 1).flatten(0, 2)[boundary], dim=1)
     bank.update(vectors, groups[boundary])
+    # All ranks draw the same subset of all cells (same generator), and each keeps those that are its own.
     everywhere = gathered(groups)
     candidates = (everywhere >= 0).nonzero().squeeze(1)
     chosen = candidates[even_subset(everywhere[candidates], config.max_pixels, torch_rng)] - rank() * len(groups)

@@ -106,7 +106,7 @@ def check(
 ) -> None:
     """UserError for what can be seen to be wrong before anything is read."""
     if not source:
-        raise UserError("the source has no scenes to train on: mend 'data.source'")
+        raise UserError("the source has no scenes to train on: correct 'data.source'")
     if method.generated and not generated:
         raise UserError("this method trains on generated images, but none were given: add a 'generation' section")
     if machine.compile and (method.feature_distance or method.shade):
