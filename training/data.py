@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config.training import TrainingConfig
+from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
 from pipeline.seeding import generator
 from training.draws import Draw
@@ -73,14 +74,26 @@ class TrainingSet(Dataset[Batch]):
         """Top left px of the crop: the first of ten tries that shows enough of the wanted class, else the last."""
         check_crop(label, self.config.crop)
         height, width = self.config.crop
-        corner = (0, 0)
+        top = left = 0
         for _ in range(CROP_TRIES if wanted >= 0 else 1):
-            top, left = rng.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
-            corner = (int(top), int(left))
+            top, left = self._varied_corner(label, rng)
             shown = np.count_nonzero(label[top : top + height, left : left + width] == wanted)
             if shown > self.config.rare_class_crop:
                 break
-        return corner
+        return top, left
+
+    def _varied_corner(self, label: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+        """Top left px of the first of ten tries in which no class covers too much, else of the last."""
+        height, width = self.config.crop
+        top = left = 0
+        for _ in range(CROP_TRIES):
+            top, left = map(int, rng.integers((label.shape[0] - height + 1, label.shape[1] - width + 1)))
+            if self.config.crop_class_share == 1:
+                break
+            counts = np.bincount(label[top : top + height, left : left + width].ravel(), minlength=IGNORE)[:IGNORE]
+            if counts.max() < self.config.crop_class_share * counts.sum():
+                break
+        return top, left
 
 
 def check_crop(label: np.ndarray, crop: tuple[int, int]) -> None:

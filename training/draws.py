@@ -6,7 +6,11 @@ For every sample of a batch the `Drawer` decides, in this order:
 2. whether the draw follows hardness. At t% of the training it is plain with probability threshold(t), which falls; else
    the image is drawn by softmax of the moving average of its own loss;
 3. a plain draw takes from the source a rare class and then an image that holds it, if rare-class sampling is on, and
-   any image of the pool otherwise.
+   any image of the pool otherwise. A hardness draw does so too where the config says so, with hardness among the images
+   that hold the class.
+
+A source pool that was chosen beforehand consists of (image, class) pairs: rare-class sampling has acted already, every
+draw is one of the pairs, and its crop shows the pair's class.
 
 `pools.py` then reads the image and `data.py` cuts the crop. Draws depend on the seed, the block's first iteration and
 the hardness known before the block: neither on workers nor on when a run was interrupted. That is why a block of
@@ -43,17 +47,27 @@ class Draw(NamedTuple):
 class Drawer:
     """Draws from the source and, where the method uses it, the generated pool (sizes in `images`).
 
+    rare: draws from the source on the fly; classes: those of the source's images where it was chosen beforehand.
+
     Every pool has a hardness sampler of its own, so that HAS changes which images of a pool are drawn but not the
     stated mix (ours).
     """
 
     def __init__(
-        self, config: TrainingConfig, method: Method, seed: int, images: Sequence[int], rare: "RareClassSampler | None"
+        self,
+        config: TrainingConfig,
+        method: Method,
+        seed: int,
+        images: Sequence[int],
+        rare: "RareClassSampler | None",
+        *,
+        classes: Sequence[int] | None = None,
     ) -> None:
         self.config = config
         self.method = method
         self.seed = seed
-        self.rare = rare
+        self.rare = None if classes is not None else rare
+        self.classes = classes
         self.hardness = [
             HardnessSampler(count, rate=config.has.rate, temperature=config.has.temperature) for count in images
         ]
@@ -80,11 +94,16 @@ class Drawer:
         pool = int(len(self.hardness) > 1 and rng.random() < self.generated_share)
         count = len(self.hardness[pool].hardness)
         if self.method.has and rng.random() > _threshold(self.config.has, iteration / self.config.iterations):
-            return Draw(pool, int(rng.choice(count, p=chances[pool])), -1, iteration, position)
+            if pool == 0 and self.rare is not None and self.config.has.rare_classes:
+                return Draw(pool, *self.rare.draw(rng, chances[pool]), iteration, position)
+            return self._own_class(Draw(pool, int(rng.choice(count, p=chances[pool])), -1, iteration, position))
         if pool == 0 and self.rare is not None:
-            index, wanted = self.rare.draw(rng)
-            return Draw(pool, index, wanted, iteration, position)
-        return Draw(pool, int(rng.integers(count)), -1, iteration, position)
+            return Draw(pool, *self.rare.draw(rng), iteration, position)
+        return self._own_class(Draw(pool, int(rng.integers(count)), -1, iteration, position))
+
+    def _own_class(self, draw: Draw) -> Draw:
+        """With the class that the image was chosen for, if it was."""
+        return draw if draw.pool or self.classes is None else draw._replace(wanted_class=int(self.classes[draw.image]))
 
 
 class HardnessSampler:
@@ -131,10 +150,13 @@ class RareClassSampler:
             raise ValueError(f"no image has more than {minimum} px of any class: lower the minimum")
         self.chances = rare_class_probabilities(pixels.sum(axis=0), temperature, held)
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
-        """(image index, class)."""
+    def draw(self, rng: np.random.Generator, weights: np.ndarray | None = None) -> tuple[int, int]:
+        """(image index, class). weights: (N,) of the images, positive; without them those that hold the class are
+        equally likely."""
         wanted = int(rng.choice(len(self.chances), p=self.chances))
-        return int(rng.choice(self.images[wanted])), wanted
+        images = self.images[wanted]
+        chances = None if weights is None else weights[images] / weights[images].sum()
+        return int(rng.choice(images, p=chances)), wanted
 
 
 class BlockSampler:
@@ -161,6 +183,15 @@ def rare_classes(config: TrainingConfig, pixels: np.ndarray) -> RareClassSampler
             " lower it, or set training.rare_classes to false"
         )
     return RareClassSampler(pixels, temperature=config.rare_class_temperature, minimum=config.rare_class_pixels)
+
+
+def source_pairs(config: TrainingConfig, rare: RareClassSampler | None) -> list[tuple[int, int]] | None:
+    """The (image index, class) pairs of a source that is chosen beforehand; None where the config wants none."""
+    if config.source_pool is None:
+        return None
+    assert rare is not None, "the config's check holds it"
+    rng = generator("source pool")
+    return [rare.draw(rng) for _ in range(config.source_pool.pairs)]
 
 
 def hardness_threshold(

@@ -18,7 +18,7 @@ from pipeline.seeding import derive_seed
 from pipeline.work.devices import device_of
 from pipeline.work.progress import Track, silent
 from training.data import TrainingSet
-from training.draws import Drawer, rare_classes
+from training.draws import Drawer, rare_classes, source_pairs
 from training.interrupts import noticed
 from training.launch import Stop, run_on_ranks, share, started_processes
 from training.loop import Loop
@@ -163,7 +163,9 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         project_config=ProjectConfiguration(logging_dir=str(job.folder)),
     )
     assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
-    pools: list[ImagePool] = [ScenePool(training, config.source_size)]
+    pairs = source_pairs(config, rare)
+    scenes = training if pairs is None else [training[index] for index, _ in pairs]
+    pools: list[ImagePool] = [ScenePool(scenes, config.source_size)]
     if job.method.generated:
         excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
         with accelerator.main_process_first():
@@ -189,7 +191,14 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         optimizer=optimizer,
         schedule=schedule,
         state=state.to(accelerator.device),
-        drawer=Drawer(config, job.method, job.seed, [len(pool) for pool in pools], rare),
+        drawer=Drawer(
+            config,
+            job.method,
+            job.seed,
+            [len(pool) for pool in pools],
+            rare,
+            classes=None if pairs is None else [wanted for _, wanted in pairs],
+        ),
         samples=TrainingSet(pools, config, job.seed),
         loader_workers=machine.loader_workers,
     )

@@ -127,6 +127,18 @@ class HasConfig(Section):
     """Temperature of the softmax over hardness: lower draws hard images more often."""
     rate: Share = 0.9
     """What the moving average of an image's loss keeps of its old value (ours)."""
+    rare_classes: bool = False
+    """Where rare classes are drawn on the fly, a hardness draw takes a rare class too, then by hardness one of the
+    images that hold it, and its crop shows the class. Without it takes any source image and any crop: hardness then
+    replaces rare-class sampling. A `source_pool` keeps its classes in any case."""
+
+
+class SourcePoolConfig(Section):
+    """A source that is chosen beforehand, as in the released DAFormer rows: (image, class) pairs by rare-class
+    sampling, the same for every method and seed. Each is an image of its own to hardness, and its crop shows its class.
+    Pairs are drawn with replacement (ours)."""
+
+    pairs: Positive = 6000
 
 
 class FeatureDistanceConfig(Section):
@@ -215,6 +227,11 @@ class TrainingConfig(Section):
     rare_class_crop: Count = 1500
     """A crop that is drawn for a class should show more px of it than this (10 tries): half of `rare_class_pixels`; the
     released code takes four times as many for crops of 1024 px, whose images have twice the resolution."""
+    source_pool: SourcePoolConfig | None = None
+    """Train on source images that are chosen beforehand; None draws them on the fly from all."""
+    crop_class_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A crop in which one class covers this share of the labeled px or more is drawn again (10 tries); 1 takes every
+    crop (released: 0.75)."""
     optimizer: OptimizerConfig = OptimizerConfig()
     ube: UbeConfig = UbeConfig()
     gap: GapConfig = GapConfig()
@@ -241,6 +258,14 @@ class TrainingConfig(Section):
                     "HRDA needs 'crop' x 'scale' in multiples of 8 that hold 'detail_crop', and 'scale' to divide 8;"
                     f" got crop {list(self.crop)}, scale {self.scale}, detail_crop {list(detail)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pool_is_drawn_by_rare_classes(self) -> Self:
+        if self.source_pool is not None and not self.rare_classes:
+            raise ValueError(
+                "'source_pool' is chosen by rare-class sampling: set 'rare_classes' to true, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.data.fingerprints import FileDigests
 from pipeline.errors import UserError
 from training.data import TrainingSet, loader_rate
-from training.draws import Drawer
+from training.draws import Draw, Drawer
 from training.pools import GeneratedPool, ScenePool, data_set_fingerprint
+from training.train import train
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -96,7 +98,7 @@ def test_broken_files_are_named_in_one_line(tiny_config: TrainingConfig, scenes:
     assert "\n" not in str(error.value)
 
     values = _write(tmp_path / "values", 2, label=[Image.fromarray(np.full((16, 24), 19, np.uint8))] * 2)
-    with pytest.raises(UserError, match=r"values: row 1 .* values up to 19"):
+    with pytest.raises(UserError, match=r"values: row 0 .* values up to 19"):
         _pool(tiny_config, [values]).read(1)
     bytes_only = {"bytes": b"\x89PNG\r\n\x1a\n", "path": None}
     damaged = _write(tmp_path / "damaged", 2, image=[bytes_only] * 2)
@@ -122,3 +124,39 @@ def test_the_loader_is_measured_by_images(tiny_config: TrainingConfig, scenes: l
     drawer = Drawer(tiny_config, Method(), 0, [len(scenes)], None)
     samples = TrainingSet([ScenePool(scenes, None)], tiny_config, 0)
     assert loader_rate(samples, drawer.block(0, 8), workers=0) > 0
+
+
+def test_a_crop_of_one_class_is_drawn_again(tiny_config: TrainingConfig) -> None:
+    """Against mmseg's rule, counted on the crops themselves: with 0.75, crops of nearly one class become rare; with 1
+    nothing changes; where nothing else is there, the last try is taken."""
+    label = np.zeros((64, 256), np.uint8)
+    label[:, 160:] = np.arange(96)[None] // 8  # the left five eighths show one class only
+    label[:8] = 255
+
+    class OneImage:
+        def __len__(self) -> int:
+            return 1
+
+        def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            return np.zeros((64, 256, 3), np.uint8), label
+
+    def monotonous(share: float) -> float:
+        config = tiny_config.of(Method(training={"crop_class_share": share}))
+        samples = TrainingSet([OneImage()], config, 0)
+        crops = [np.asarray(samples[Draw(0, 0, -1, k, 0)].label) for k in range(300)]
+        counts = [np.bincount(crop[crop < 255]) for crop in crops]
+        return float(np.mean([count.max() >= 0.75 * count.sum() for count in counts]))
+
+    assert monotonous(1.0) > 0.5
+    assert monotonous(0.75) < 0.1
+    label[:] = 3
+    assert monotonous(0.75) == 1
+
+
+def test_a_training_from_a_source_pool_and_back(
+    tiny_config: TrainingConfig, scenes: list[Scene], tmp_path: Path
+) -> None:
+    changes = {"source_pool": {"pairs": 5}, "crop_class_share": 0.75, "has": {"rare_classes": True}, "iterations": 3}
+    config = tiny_config.of(Method(training=changes))
+    train(config, Method(has=True), 0, scenes, [], tmp_path / "run", machine=Machine(device="cpu", tracker=None))
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1

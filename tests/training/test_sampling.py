@@ -6,7 +6,15 @@ import pytest
 from pipeline.config.training import HasConfig, Method, TrainingConfig
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.seeding import generator
-from training.draws import Drawer, HardnessSampler, RareClassSampler, hardness_threshold
+from training.draws import (
+    Draw,
+    Drawer,
+    HardnessSampler,
+    RareClassSampler,
+    hardness_threshold,
+    rare_classes,
+    source_pairs,
+)
 
 
 def test_thresholds_of_the_ablation() -> None:
@@ -73,3 +81,63 @@ def test_a_block_is_drawn_the_same_again() -> None:
     method = Method(generated=True, has=True)
     assert _drawer(method).block(40, 5) == _drawer(method).block(40, 5)
     assert _drawer(method).block(40, 5) != _drawer(method).block(45, 5)
+
+
+STATISTICS = generator("class statistics").integers(0, 2, (400, 19)) * generator("sizes").integers(0, 9000, (400, 19))
+"""px of each class in 400 images; a class is in half of them."""
+STATISTICS[:, 6:] //= 40 * np.arange(1, 14)
+STATISTICS[:6, 6:] = 4000
+
+
+def _draws(config: TrainingConfig, method: Method, *, pool: bool) -> tuple[list[Draw], list[int]]:
+    """All draws of a training with hardness that was learned beforehand, and the source's own images."""
+    rare = rare_classes(config, STATISTICS)
+    pairs = source_pairs(config, rare) if pool else None
+    images = list(range(400)) if pairs is None else [image for image, _ in pairs]
+    classes = None if pairs is None else [wanted for _, wanted in pairs]
+    drawer = Drawer(config, method, 0, [len(images)], rare, classes=classes)
+    for index in range(len(images)):
+        drawer.hardness[0].update(index, 2.0 if index % 2 else 0.5)
+    return [draw for batch in drawer.block(0, config.iterations) for draw in batch], images
+
+
+@pytest.mark.parametrize("has", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
+def test_hardness_keeps_the_rare_classes_of_the_source(tiny_config: TrainingConfig, has: bool, pool: bool) -> None:
+    """Issue 12, section 2: over a whole training the classes of the draws follow DAFormer's rule, written anew here,
+    with and without HAS; and every image holds its class."""
+    changes = {
+        "iterations": 4000,
+        "rare_class_pixels": 3000,
+        "has": {"rare_classes": True},
+        "source_pool": {"pairs": 6000} if pool else None,
+    }
+    config = tiny_config.of(Method(training=changes))
+    draws, images = _draws(config, Method(has=has), pool=pool)
+    frequency = STATISTICS.sum(axis=0) / STATISTICS.sum()
+    held = (STATISTICS > 3000).any(axis=0)
+    rule = np.where(held, np.exp((1 - frequency) / 0.01 - 100), 0)
+    shares = np.bincount([draw.wanted_class for draw in draws], minlength=19) / len(draws)
+    # Of pairs that were chosen beforehand hardness prefers half, so it moves the shares by a few of its own draws.
+    np.testing.assert_allclose(shares, rule / rule.sum(), atol=0.03)
+    assert all(STATISTICS[images[draw.image], draw.wanted_class] > 3000 for draw in draws)
+    late = [draw.image % 2 for draw in draws if draw.iteration > 3000]
+    harder = np.exp(2.0) / (np.exp(2.0) + np.exp(0.5))
+    assert np.mean(late) == pytest.approx(0.5 if not has else 0.93 * harder + 0.07 * 0.5, abs=0.12)
+
+
+def test_hardness_replaces_rare_classes_by_default(tiny_config: TrainingConfig) -> None:
+    """As before the option: whose trainings stay what they were."""
+    config = tiny_config.of(Method(training={"iterations": 2000, "rare_class_pixels": 3000}))
+    draws, _ = _draws(config, Method(has=True), pool=False)
+    late = [draw.wanted_class for draw in draws if draw.iteration > 1500]
+    assert np.mean([wanted == -1 for wanted in late]) > 0.8
+
+
+def test_the_source_pool_is_the_same_for_every_seed_and_method(tiny_config: TrainingConfig) -> None:
+    config = tiny_config.of(Method(training={"source_pool": {"pairs": 50}}))
+    rare = rare_classes(config, STATISTICS)
+    assert source_pairs(config, rare) == source_pairs(config, rare)
+    assert source_pairs(tiny_config, rare) is None
+    with pytest.raises(ValueError, match="'source_pool' is chosen by rare-class sampling"):
+        tiny_config.of(Method(training={"source_pool": {"pairs": 50}, "rare_classes": False}))
