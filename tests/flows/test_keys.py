@@ -144,6 +144,7 @@ OTHER: dict[str, Any] = {
     "training.generated_size": [64, 128],
     "training.source_size": [64, 128],
     "training.generated_limit": 2,
+    "training.source_pool": {"pairs": 100},
     "training.generated_share": None,
     "training.gap.sizes": [3, 5],
     "training.feature_distance.classes": [11],
