@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pipeline.data.trees import Match
 from pipeline.errors import UserError
 
-SAMPLED = 20
+SAMPLED = 8
 """Images whose possible partners vote on the constant parts: enough that chance agreements lose."""
 
 
