@@ -32,7 +32,7 @@ from pipeline.store.building import Settings, Stage, Wanted, build_in, disk_full
 from pipeline.store.lease import acquire
 from pipeline.store.manifest import MANIFEST, Manifest, canonical_json, key_of, read_manifest, verify_artifact
 from pipeline.store.places import KEY_DIGITS, check_root, is_digits
-from pipeline.store.remote import Remote
+from pipeline.store.remote import Remote, RemoteFullError
 from pipeline.store.shared_artifact import SharedArtifact
 
 __all__ = ["KEY_DIGITS", "Artifact", "ArtifactStore", "Config", "Event", "OnEvent", "Stage"]
@@ -231,7 +231,7 @@ class ArtifactStore:
         try:
             yield
         except Exception as error:
-            if disk_full(error):
+            if disk_full(error) and not isinstance(error, RemoteFullError):
                 raise UserError(
                     f"the disk is full ({self.root.absolute()}, or where temporary files go): free space (flexseg cache"
                     " prune) or set machine.store; what was finished is kept, the same command continues"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.store.locks import Term, newest
 from pipeline.store.manifest import MANIFEST, Manifest, everything_below, read_manifest
 from pipeline.store.places import check_root, is_digits
@@ -181,13 +181,16 @@ def delete(entry: Entry) -> bool:
         SharedArtifact(entry.place, entry.name, entry.digits).delete()
         return True
     folder = entry.place / entry.stage / (entry.digits if entry.manifest else f"{entry.digits}.partial")
-    with _lock(folder.with_name(f"{entry.digits}.lock")) as mine:
-        if mine and folder.exists():
-            gone = folder.with_name(f"{entry.digits}.deleted")
-            shutil.rmtree(gone, ignore_errors=True)
-            os.rename(folder, gone)  # from here on it is not there, however this ends
-            shutil.rmtree(gone)
-        return mine
+    try:
+        with _lock(folder.with_name(f"{entry.digits}.lock")) as mine:
+            if mine and folder.exists():
+                gone = folder.with_name(f"{entry.digits}.deleted")
+                shutil.rmtree(gone, ignore_errors=True)
+                os.rename(folder, gone)  # from here on it is not there, however this ends
+                shutil.rmtree(gone)
+            return mine
+    except OSError as error:
+        raise UserError(f"cannot delete {folder}: {one_line(error)}; see that you may write there") from error
 
 
 def _held(path: Path) -> bool:

@@ -34,6 +34,10 @@ FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedErro
 FINAL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG}
 
 
+class RemoteFullError(UserError):
+    """There is no room in the remote store, or it may only be read."""
+
+
 class Remote:
     """The folder `url` of a file system. Paths are relative to it.
 
@@ -144,7 +148,7 @@ class Remote:
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
                 raise
-            raise UserError(
+            raise RemoteFullError(
                 f"cannot write to the remote store {masked(self.url)}: {os.strerror(error.errno)}; free space there"
                 " (flexseg cache prune --remote), what was sent is kept, the same command continues"
             ) from None

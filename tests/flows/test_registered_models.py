@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from evaluation.image_counts import stack
 from evaluation.pixel_counts import no_counts
+from flows.cli import app
 from flows.registered_models import Model, failed, judge, present, register, registered, save, summary
 from flows.run import Run
 from pipeline.config.data import Dataset
@@ -138,3 +140,44 @@ def test_a_record_is_replaced_whole(store: ArtifactStore) -> None:
     save(store, Model(name="mine", model="old"))
     save(store, Model(name="mine", model="new", baseline="key"))
     assert registered(store) == [Model(name="mine", model="new", baseline="key")]
+
+
+RECORDS = {
+    "empty": "",
+    "no JSON": "name: mine",
+    "a list": '["mine", "folder", null]',
+    "null": "null",
+    "no model": '{"name": "mine"}',
+    "no name": '{"model": "folder"}',
+    "model null": '{"name": "mine", "model": null}',
+    "baseline a number": '{"name": "mine", "model": "folder", "baseline": 3}',
+    "another field": '{"name": "mine", "model": "folder", "run": "rm -rf /"}',
+    "another's name": '{"name": "yours", "model": "folder"}',
+    "a name with dots": '{"name": "../mine", "model": "folder"}',
+    "deep": '{"name":' * 100_000,
+}
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["local", "remote"])
+@pytest.mark.parametrize("kind", RECORDS)
+def test_damaged_records_are_one_line_and_stop_a_prune(tmp_path: Path, kind: str, shared: bool) -> None:
+    """Case F16: 7 of 9 were tracebacks; taken for no record, they would let their models be deleted."""
+    remote = f"file://{tmp_path}/remote" if shared else None
+    store = ArtifactStore(tmp_path / "store", remote=remote)
+    place = tmp_path / ("remote" if shared else "store") / "models"
+    save(store, Model(name="mine", model="folder"))
+    (place / "mine.json").write_text(RECORDS[kind])
+    with pytest.raises(UserError, match=r"damaged record .*mine\.json: .*; delete it") as error:
+        registered(store)
+    assert str(error.value).isprintable()
+    where = ["--store", str(store.root), *(["--remote", remote] if remote else [])]
+    result = CliRunner().invoke(app, ["cache", "prune", "--older-than", "0", "--yes", *where])
+    assert result.exit_code == 2 and "damaged record" in result.stderr
+
+
+def test_a_record_that_is_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine.json").mkdir(parents=True)
+    with pytest.raises(UserError, match="it is no file"):
+        registered(ArtifactStore(tmp_path))
+    with pytest.raises(UserError, match="cannot write"):
+        save(ArtifactStore(tmp_path), Model(name="mine", model="folder"))

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.registered_models import Model, save
 from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
 from pipeline.store.manifest import sealed
@@ -106,6 +107,35 @@ def test_prune_keeps_what_a_run_needs(store: ArtifactStore, tmp_path: Path) -> N
     assert not list((tmp_path / "remote").glob(f"{name(model_b)}/files/*"))
     nothing = cache("prune", "--keep-run", "c", *where)
     assert nothing.exit_code == 2 and "no finished run 'c'" in nothing.stderr
+
+
+def test_prune_keeps_the_labels_and_the_plan_of_a_run(tmp_path: Path) -> None:
+    """Issue 16: they enter no key, but what the run trained on and painted was counted and planned there."""
+    store = ArtifactStore(tmp_path / "store")
+
+    def planned(source: str) -> list[Artifact]:
+        def build(folder: Path) -> None:
+            (folder / "file").write_text(source)
+
+        labels = store.get_or_build(Stage("labels", 1), {"domain": "d"}, {"scenes": source}, build)
+        plan = store.get_or_build(Stage("plan", 1), {"counts": {"fog": 1}}, {"source": source}, build)
+        model = store.get_or_build(Stage("segmenter", 1), {"seed": 0}, {"source": source}, build)
+        return [labels, plan, model, make(store, "report", {"name": source}, model=model)]
+
+    kept, other = planned("mine"), planned("other")
+    assert cache("prune", "--keep-run", "mine", "--yes", "--store", store.root).stdout.count("deleted: ") == 4
+    assert left(store.root) == {name(artifact) for artifact in kept}
+    assert not any(artifact.folder.exists() for artifact in other)
+
+
+def test_prune_keeps_registered_models_however_they_are_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    made = [make(store, "segmenter", {"n": n}) for n in range(4)]
+    save(store, Model(name="by-key", model=made[0].key[:8]))
+    save(store, Model(name="by-folder", model=str(made[1].folder)))
+    save(store, Model(name="by-a-folder-in-it", model=str(made[2].folder / "segmenter")))
+    cache("prune", "--older-than", 0, "--yes", "--store", store.root)
+    assert left(store.root) == {name(artifact) for artifact in made[:3]}
 
 
 def test_prune_by_age_keeps_what_younger_artifacts_were_made_from(tmp_path: Path) -> None:

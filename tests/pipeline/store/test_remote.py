@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from typer.testing import CliRunner
 
+from flows.cli import app
+from flows.registered_models import registered
 from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.store import remote as remotes
 from pipeline.store.artifacts import ArtifactStore, Stage
-from pipeline.store.remote import Remote
+from pipeline.store.remote import Remote, masked
 
 
 @pytest.fixture(autouse=True)
@@ -143,3 +146,52 @@ def test_a_full_disk_in_a_worker_process_is_known_by_its_words(tmp_path: Path) -
 
     with pytest.raises(UserError, match="the disk is full"):
         ArtifactStore(tmp_path).get_or_build(Stage("made", 1), {}, {}, build)
+
+
+SECRETS = {
+    "s3://user:pass-word@bucket/folder": "s3://***@bucket/folder",
+    "ftp://user:pass/word@host/folder": "ftp://***@host/folder",
+    "ftp://user:p@ss@host/folder": "ftp://***@host/folder",
+    "github://token@host:path": "github://***@host:path",
+    "https://host/folder?sig=pass-word&x=1": "https://host/folder?***",
+    "simplecache::s3://user:pass-word@bucket/a": "simplecache::s3://***@bucket/a",
+    "cannot reach 'ftp://user:pass-word@host', twice": "cannot reach 'ftp://***@host', twice",
+    "s3://bucket/folder": "s3://bucket/folder",
+    "file:///tmp/a b/c": "file:///tmp/a b/c",
+}
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_what_may_be_secret_in_a_url_is_masked(url: str) -> None:
+    assert masked(url) == SECRETS[url]
+
+
+@pytest.mark.parametrize("url", ["memory://user:pass-word@there/folder", "memory://there/folder?key=pass-word"])
+def test_no_message_shows_credentials(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 11: a remote's URL with credentials was printed in errors, also in those of other libraries."""
+    told: list[str] = []
+
+    def note(act: Callable[[], object]) -> None:
+        with pytest.raises(UserError) as error:
+            act()
+        told.append(str(error.value))
+
+    (tmp_path / "file").touch()
+    store = ArtifactStore(tmp_path / "store", remote=url)
+    store.get_or_build(Stage("made", 1), {}, {}, lambda folder: None)
+    (path,) = (path for path in Remote(url).sizes() if path.endswith("manifest.json"))
+    Remote(url).write(path, b"damaged")
+    note(lambda: ArtifactStore(tmp_path / "other", remote=url).get_or_build(Stage("made", 1), {}, {}, lambda f: None))
+    note(lambda: ArtifactStore(tmp_path / "other", remote=url.replace("memory", "nothing")))
+    note(lambda: registered(ArtifactStore(tmp_path / "other", remote=url + "/empty")))
+    for error in (PermissionError, OSError, FileNotFoundError):
+        with monkeypatch.context() as patch:
+            failing(patch, "pipe_file", error(f"cannot put {url}/x"), 10**9)
+            note(lambda: Remote(url).check())
+    full = OSError(errno.ENOSPC, f"no room in {url}")
+    with monkeypatch.context() as patch:
+        failing(patch, "pipe_file", full, 10**9)
+        note(lambda: Remote(url).write("a", b"1"))
+    assert len(told) == 7 and not [text for text in told if "pass-word" in text or "user:" in text], told
+    result = CliRunner().invoke(app, ["cache", "verify", "--store", str(tmp_path / "store"), "--remote", url])
+    assert result.exit_code == 2 and "pass-word" not in result.output
