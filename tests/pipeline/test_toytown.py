@@ -30,6 +30,7 @@ from pipeline.toytown.scene import draw_scene
 from pipeline.toytown.style import GAME, TARGET, shade
 from pipeline.toytown.weather import render
 from pipeline.work.progress import silent
+from pipeline.work.units import WORK
 from tests.tracks import interrupted_after
 
 SIZE = (96, 192)
@@ -178,7 +179,8 @@ def test_no_photometric_change_makes_a_weather_of_the_sun(weather: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != WORK]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_the_world_on_disk_is_read_back_as_rendered(tmp_path: Path) -> None:
@@ -212,4 +214,24 @@ def test_an_interrupted_world_is_continued_and_ends_with_the_same_bytes(tmp_path
     times = {name: (tmp_path / "resumed" / name).stat().st_mtime_ns for name in finished}
     write_world(config, tmp_path / "resumed", silent)
     assert {name: (tmp_path / "resumed" / name).stat().st_mtime_ns for name in finished} == times
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "swapped", "empty", "gone"])
+def test_a_damaged_picture_of_an_interrupted_world_is_rendered_again(tmp_path: Path, damage: str) -> None:
+    """Case F07: what an interrupted build has left is gone on with only as it was written."""
+    config = ToyTown(source_images=3, target_images=1, size=(32, 64))
+    write_world(config, tmp_path / "whole", silent)
+    with pytest.raises(KeyboardInterrupt):
+        write_world(config, tmp_path / "resumed", interrupted_after(3))
+    first, second = (tmp_path / "resumed" / "source" / "images" / f"{k:05}.png" for k in range(2))
+    data, other = first.read_bytes(), second.read_bytes()
+    if damage == "gone":
+        first.unlink()
+    else:
+        changed = {"flipped": bytes([*data[:-20], data[-20] ^ 1, *data[-19:]]), "cut": data[:-9], "empty": b""}
+        first.write_bytes(other if damage == "swapped" else changed[damage])
+    if damage == "swapped":
+        second.write_bytes(data)
+    write_world(config, tmp_path / "resumed", silent)
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")

@@ -71,7 +71,9 @@ def test_a_store_that_fills_up_says_so_and_goes_on_when_there_is_room(small: Pat
 @pytest.mark.parametrize("room", [0, 8192, 32768])
 def test_a_remote_that_is_full_is_named(small: Path, tmp_path: Path, room: int) -> None:
     def make(name: str) -> Artifact:
-        return ArtifactStore(tmp_path / name, remote=f"file://{small}/remote", lease=1).get_or_build(STAGE, {}, {}, build)
+        return ArtifactStore(tmp_path / name, remote=f"file://{small}/remote", lease=1).get_or_build(
+            STAGE, {}, {}, build
+        )
 
     filler = fill(small, room)
     with pytest.raises(UserError, match=r"remote store file://.*: No space left on device; free space there") as error:
