@@ -43,6 +43,14 @@ class ScaleAttention(nn.Module):
         return torch.as_tensor(self.classifier(self.dropout(fused)).sigmoid())
 
 
+def start_by_fan_out(module: nn.Module) -> None:
+    """Draws the weights of the module's convolutions with norm and ReLU as mmcv does: Kaiming's normal distribution,
+    deviation sqrt(2 / fan-out), where a depthwise convolution's fan-out counts all of its channels."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and part.bias is None:  # the embeddings, which are linear layers there, have one
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
 def _embeddings(sizes: Sequence[int], channels: int) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(size, channels, kernel_size=1) for size in sizes)
 

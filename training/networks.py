@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from pipeline.config.training import HrdaConfig, NetworkConfig
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.errors import UserError
-from training.decoder import FusionDecoder, ScaleAttention
+from training.decoder import FusionDecoder, ScaleAttention, start_by_fan_out
 from training.encoders import build_encoder, config_of, encoder_config, pretrained_encoder, stages
 from training.hrda import CropBox, averaged, fuse, windows
 
@@ -158,11 +158,22 @@ class Segmenter(
         hrda = None if config.hrda is None else config.hrda.model_dump(mode="json")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
+            options: dict[str, Any] = {
+                "channels": config.channels,
+                "dropout": config.dropout,
+                "hrda": hrda,
+                "scale": scale,
+            }
             if config.pretrained is None:
-                return cls(encoder_config(config), config.channels, config.dropout, hrda=hrda, scale=scale)
-            encoder = pretrained_encoder(config.pretrained, config.drop_path)
-            segmenter = cls(config_of(encoder), config.channels, config.dropout, hrda=hrda, scale=scale)
-            segmenter.encoder = encoder
+                segmenter = cls(encoder_config(config), **options)
+            else:
+                encoder = pretrained_encoder(config.pretrained, config.drop_path)
+                segmenter = cls(config_of(encoder), **options)
+                segmenter.encoder = encoder
+            if config.decoder_init == "fan-out":
+                start_by_fan_out(segmenter.decoder)
+                if segmenter.hrda is not None:
+                    start_by_fan_out(segmenter.attention)
             return segmenter
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:

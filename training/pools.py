@@ -28,18 +28,21 @@ class ImagePool(Protocol):
 
 
 class ScenePool:
-    """Source scenes, resized to `size` (H,W) if one is given."""
+    """Source scenes, resized to `size` (H,W) if one is given, or to fit into it where they keep their ratio."""
 
-    def __init__(self, scenes: Sequence[Scene], size: tuple[int, int] | None) -> None:
+    def __init__(self, scenes: Sequence[Scene], size: tuple[int, int] | None, *, keep_ratio: bool = False) -> None:
         self.scenes = scenes
         self.size = size
+        self.keep_ratio = keep_ratio
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and label of scene `index`. UserError, naming the file, if one cannot be read whole."""
-        return _resized(*load_pair(self.scenes[index]), self.size)
+        image, label = load_pair(self.scenes[index])
+        size = fitting(label.shape, self.size) if self.keep_ratio and self.size is not None else self.size
+        return _resized(image, label, size)
 
 
 class GeneratedPool:
@@ -121,6 +124,14 @@ def _pictures(data_sets: Sequence[GeneratedDataSet], chosen: set[tuple[int, int]
 def _chosen(available: int, limit: int) -> list[int]:
     """At most `limit` images, in their order. A larger limit adds to a smaller one's, the same for all seeds."""
     return sorted(generator("generated limit").permutation(available)[:limit].tolist())
+
+
+def fitting(size: tuple[int, ...], limit: tuple[int, int]) -> tuple[int, int]:
+    """(H,W) of the largest image with the ratio of `size` whose longer and shorter side fit into those of `limit`,
+    rounded half up: mmcv's rule, by which the released code trains."""
+    scale = min(max(limit) / max(size), min(limit) / min(size))
+    height, width = (int(side * scale + 0.5) for side in size)
+    return height, width
 
 
 def _resized(image: np.ndarray, label: np.ndarray, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -165,7 +165,7 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
     assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
     pairs = source_pairs(config, rare)
     scenes = training if pairs is None else [training[index] for index, _ in pairs]
-    pools: list[ImagePool] = [ScenePool(scenes, config.source_size)]
+    pools: list[ImagePool] = [ScenePool(scenes, config.source_size, keep_ratio=config.source_keep_ratio)]
     if job.method.generated:
         excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
         with accelerator.main_process_first():
@@ -202,7 +202,7 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         samples=TrainingSet(pools, config, job.seed),
         loader_workers=machine.loader_workers,
     )
-    return loop, ScenePool(held_out, config.source_size)
+    return loop, ScenePool(held_out, config.source_size, keep_ratio=config.source_keep_ratio)
 
 
 def _class_pixels(job: Job, training: Sequence[Scene]) -> np.ndarray:

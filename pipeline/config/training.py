@@ -70,6 +70,9 @@ class NetworkConfig(Section):
     """Channels of the decoder, so of the features that the prototypes live in."""
     dropout: Share = 0.1
     """On the fused features before the classifier."""
+    decoder_init: Literal["fan-in", "fan-out"] = "fan-in"
+    """How the decoder's convolutions start (Kaiming's normal distribution). `fan-out`, as released, starts depthwise
+    ones far smaller, as they have as many outputs as channels but one input."""
     hrda: HrdaConfig | None = None
 
     @model_validator(mode="after")
@@ -215,6 +218,9 @@ class TrainingConfig(Section):
     """Train on this many of the generated images at most, the same for every method and seed; None takes all."""
     source_size: tuple[Positive, Positive] | None = (720, 1280)
     """Height and width that source images are resized to before the crop; None keeps their own."""
+    source_keep_ratio: bool = False
+    """Resize source images to fit into `source_size` and keep their ratio, as released (GTA's to 704 x 1280 px), not to
+    exactly that size."""
     crop: tuple[Positive, Positive] = (512, 512)
     """Height and width of a training crop in px."""
     scale: Rate = 1.0

@@ -15,7 +15,7 @@ from pipeline.data.fingerprints import FileDigests
 from pipeline.errors import UserError
 from training.data import TrainingSet, loader_rate
 from training.draws import Draw, Drawer
-from training.pools import GeneratedPool, ScenePool, data_set_fingerprint
+from training.pools import GeneratedPool, ScenePool, data_set_fingerprint, fitting
 from training.train import train
 
 NOBODY: frozenset[str] = frozenset()
@@ -160,3 +160,23 @@ def test_a_training_from_a_source_pool_and_back(
     config = tiny_config.of(Method(training=changes))
     train(config, Method(has=True), 0, scenes, [], tmp_path / "run", machine=Machine(device="cpu", tracker=None))
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "wanted"),
+    [
+        ((1052, 1914), (720, 1280), (704, 1280)),  # GTA, as the released logs show it
+        ((1052, 1914), (1440, 2560), (1407, 2560)),
+        ((1914, 1052), (720, 1280), (1280, 704)),  # mmcv compares the longer side with the longer
+        ((512, 512), (720, 1280), (720, 720)),
+        ((720, 1280), (720, 1280), (720, 1280)),
+    ],
+)
+def test_images_keep_their_ratio_as_released(size: tuple[int, int], limit: tuple[int, int], wanted: object) -> None:
+    assert fitting(size, limit) == wanted
+
+
+def test_a_scene_is_resized_to_fit(scenes: list[Scene]) -> None:
+    image, label = ScenePool(scenes, (48, 64), keep_ratio=True).read(0)
+    assert (image.shape, label.shape) == ((32, 64, 3), (32, 64))
+    assert ScenePool(scenes, (48, 64)).read(0)[1].shape == (48, 64)

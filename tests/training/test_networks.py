@@ -7,7 +7,7 @@ import torch
 from huggingface_hub import ModelCard
 from torch import nn
 
-from pipeline.config.training import HrdaConfig, OptimizerConfig, TrainingConfig
+from pipeline.config.training import HrdaConfig, Method, OptimizerConfig, TrainingConfig
 from training.networks import Segmenter
 from training.optimization import build_optimizer, rate_factor
 
@@ -82,3 +82,23 @@ def test_schedule_of_the_paper() -> None:
     assert rate_factor(750, 40_000, config) == pytest.approx(0.5 * (1 - 750 / 40_000), rel=1e-4)
     assert rate_factor(20_000, 40_000, config) == 0.5
     assert rate_factor(40_000, 40_000, config) == 0
+
+
+def test_the_decoder_starts_as_released(tiny_config: TrainingConfig) -> None:
+    """mmcv's rule by hand: deviation sqrt(2 / (outputs x kernel area)), also where one input feeds each output."""
+    hrda = {"detail_crop": (32, 32), "attention_channels": 64}
+    changes = {"network": {"channels": 64, "hrda": hrda, "decoder_init": "fan-out"}}
+    network = tiny_config.of(Method(training=changes)).network
+    segmenter = Segmenter.create(network, 0)
+    seen = 0
+    for part in (segmenter.decoder, segmenter.attention):
+        for name, layer in part.named_modules():
+            if isinstance(layer, torch.nn.Conv2d) and "embeddings" not in name and "classifier" not in name:
+                area = layer.kernel_size[0] * layer.kernel_size[1]
+                wanted = (2 / (layer.out_channels * area)) ** 0.5
+                assert float(layer.weight.std()) == pytest.approx(wanted, rel=0.1), name
+                seen += 1
+    assert seen == 9
+    other = Segmenter.create(network.model_copy(update={"decoder_init": "fan-in"}), 0)
+    pairs = zip(segmenter.encoder.parameters(), other.encoder.parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
