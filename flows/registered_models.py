@@ -19,7 +19,7 @@ from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore
 from pipeline.store.building import disk_full
 from pipeline.store.manifest import canonical_json
-from pipeline.store.records import DamagedError, Record, json_object, parse, read_file
+from pipeline.store.records import DamagedError, StoredRecord, json_object, parse, read_file
 
 FOLDER = "models"
 NAME = r"[a-z0-9][a-z0-9_.-]{0,99}"
@@ -29,7 +29,7 @@ class GateError(Exception):
     """Registered models that are significantly worse than their baseline, or could not be scored."""
 
 
-class Model(Record):
+class Model(StoredRecord):
     """A registered model, as its record has it."""
 
     name: Annotated[str, StringConstraints(pattern=f"^{NAME}$")]

@@ -68,7 +68,7 @@ def run_name() -> str:
 
 
 def may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help: not where the user has to mend something."""
+    """Whether trying again may help: not where the user has to correct something."""
     error = state.data
     return isinstance(error, EndedError | StoreUnavailableError) or not isinstance(error, UserError)
 

@@ -210,3 +210,24 @@ def test_what_a_field_is_stands_in_its_own_sentence() -> None:
         if node.value.value.startswith("Of ")
     ]
     assert found == []
+
+
+def test_a_class_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for file in python_files(*PACKAGES):
+        for node in parsed(file).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_messages_use_plain_words() -> None:
+    guessed = re.compile(r"\b[Mm]en(?:d|ds|ded|ding)\b|\bthe way o[u]t\b")
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in project_files()
+        if file.suffix in {".py", ".md", ".yaml", ".j2", ".toml"} and file.name != "CHANGELOG.md"
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if guessed.search(line)
+    ]
+    assert found == []

@@ -18,8 +18,8 @@ from training.hrda import CropBox, averaged, fuse, windows
 STRIDE = 4
 """Image px per cell of the logits, each side."""
 LAYOUT_VERSION = 1
-"""Of a stored segmenter: names and shapes of its weights, and what its config.json holds. Raise it when either changes
-so that a folder of before could be read wrongly."""
+"""The layout of a stored segmenter: names and shapes of its weights, and what its config.json holds. Raise it when
+either changes so that an older folder could be read wrongly."""
 WINDOWS_AT_ONCE = 8
 """Detail windows of an image that go through the network together: bounds the memory of a prediction."""
 _MEAN = (123.675, 116.28, 103.53)

@@ -28,7 +28,7 @@ class Maker:
         return ray.get_runtime_context().get_node_id()
 
     def make(self, task: Any) -> bytes | UserError | str:
-        """The bytes of a task's file, what the user must mend, or the traceback of a defect. Loads the models before
+        """The bytes of a task's file, what the user must correct, or the traceback of a defect. Loads the models before
         the first one."""
         try:
             if self._make is None:

@@ -50,7 +50,7 @@ class ExperimentConfig(Section):
         unknown = [name for name, size in self.evaluation.size.items() if size and name not in targets]
         if targets and unknown:
             raise ValueError(
-                f"evaluation.size names {unknown[0]!r}, which is no target ({', '.join(targets)}): mend the name, or"
+                f"evaluation.size names {unknown[0]!r}, which is no target ({', '.join(targets)}): correct the name, or"
                 f" set evaluation.size.{unknown[0]} to null"
             )
         return self
@@ -96,7 +96,7 @@ def _read(name_or_path: str | Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise UserError(f"config {path} is not YAML: {' '.join(str(error).split())}; mend that line") from error
+        raise UserError(f"config {path} is not YAML: {' '.join(str(error).split())}; correct that line") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config {path} cannot be read: {error}; give a YAML file or a preset's name") from error
     if content is None:

@@ -14,18 +14,18 @@ from typing import Any, NamedTuple, Self
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.store.manifest import MANIFEST, Moment, everything_below, file_table, provenance, sealed, verify_artifact
-from pipeline.store.records import DamagedError, Record, Seconds, json_object, parse, read_file
+from pipeline.store.records import DamagedError, Seconds, StoredRecord, json_object, parse, read_file
 from pipeline.work.units import WORK
 
 ATTEMPTS = ".attempts.json"
 
 
-class Attempts(Record):
+class Attempts(StoredRecord):
     """How long an unfinished artifact has been worked on."""
 
     started: Moment
     seconds: Seconds
-    """Of the attempts that have ended."""
+    """How long the attempts took that have ended."""
     running_since: Seconds | None
     """When the attempt that has not ended began, s since 1970."""
 
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def whole(cls, config: Mapping[str, Any]) -> Self:
-        """Of a config all of which a key holds, as it has no defaults."""
+        """The settings of a config all of which a key holds, as it has no defaults."""
         return cls(config, config)
 
 

@@ -7,11 +7,11 @@ import re
 from typing import NamedTuple
 
 from pipeline.store.manifest import Moment
-from pipeline.store.records import DamagedError, FileTable, Record, Seconds, json_object, parse
+from pipeline.store.records import DamagedError, FileTable, Seconds, StoredRecord, json_object, parse
 from pipeline.store.shared_artifact import SharedArtifact
 
 
-class LockRecord(Record):
+class LockRecord(StoredRecord):
     """What a lock's object holds: who builds, and how far it is."""
 
     owner: str

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, StringConstraints
 
 from pipeline.errors import UserError, one_line
 from pipeline.files import file_sha256, inside, printable
-from pipeline.store.records import DamagedError, FileTable, Record, Seconds, Sha256, json_object, parse, read_file
+from pipeline.store.records import DamagedError, FileTable, Seconds, Sha256, StoredRecord, json_object, parse, read_file
 from pipeline.work.threads import in_order
 
 MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ StageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}
 Moment = Annotated[str, AfterValidator(_moment)]
 
 
-class Manifest(Record):
+class Manifest(StoredRecord):
     """What is known of a finished artifact."""
 
     stage: StageName
@@ -64,7 +64,7 @@ class Manifest(Record):
     inputs: dict[str, str]
     """Keys or fingerprints of what it was made from."""
     seconds: Seconds
-    """Of all attempts together."""
+    """How long all attempts took together."""
     started: Moment
     finished: Moment
     versions: dict[str, str]

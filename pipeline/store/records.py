@@ -21,13 +21,13 @@ class DamagedError(ValueError):
     """A record that cannot be used; one line says why. Whoever knows where it was read says how to fix it."""
 
 
-class Record(BaseModel):
+class StoredRecord(BaseModel):
     """A record's fields: no others, of just these types, never changed."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=StoredRecord)
 
 
 def _plain_path(name: str) -> str:
@@ -41,7 +41,7 @@ PlainPath = Annotated[str, AfterValidator(_plain_path)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class StoredFile(Record):
+class StoredFile(StoredRecord):
     """What a file's content must be."""
 
     sha256: Sha256

@@ -159,7 +159,7 @@ def test_the_number_of_started_processes_must_be_the_one_asked_for(job: Job, mon
 
 def _misbehave(how: str, stop: Callable[[], bool]) -> None:
     if how == "error" and ranks.rank() == 1:
-        raise UserError("image 7 is broken: mend it")
+        raise UserError("image 7 is broken: correct it")
     if how == "killed" and ranks.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "interrupted":
@@ -173,7 +173,7 @@ def _misbehave(how: str, stop: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "message"), [("error", "^image 7 is broken: mend it$"), ("killed", "ended from outside .*SIGKILL")]
+    ("how", "message"), [("error", "^image 7 is broken: correct it$"), ("killed", "ended from outside .*SIGKILL")]
 )
 def test_a_failing_rank_ends_all(how: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:

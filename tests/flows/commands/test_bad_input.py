@@ -1,4 +1,4 @@
-"""Bad input through the command line: one line that says what came and the way out, exit code 2, nothing lost."""
+"""Bad input through the command line: one line that says what came and how to fix it, exit code 2, nothing lost."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -295,6 +295,5 @@ def whole(artifact: Artifact) -> bool:
 
 
 def test_an_honest_store_still_works(world: World) -> None:
-    assert whole(world.store("b").get_or_build(STAGE, {}, {}, build)) and whole(
-        world.store("c").open(world.artifact.key)
-    )
+    assert whole(world.store("b").get_or_build(STAGE, {}, {}, build))
+    assert whole(world.store("c").open(world.artifact.key))
