@@ -18,8 +18,14 @@ def headline(report: Report) -> str:
         return f"No method beats {best.name}: {100 * score:.1f} mIoU {where}"
     gain = best.gain[AVERAGE].mean
     against = f"{signed(gain)} against {report.baseline}" if gain is not None else f"{report.baseline} has no score"
-    chance = ", which may be chance" if may_be_chance(best.gain[AVERAGE]) else ""
-    return f"{best.name} reaches {100 * score:.1f} mIoU {where}, {against}{chance}"
+    return f"{best.name} reaches {100 * score:.1f} mIoU {where}, {against}{_caveat(best.gain[AVERAGE])}"
+
+
+def _caveat(gain: Gain) -> str:
+    """What stands between a difference and a claim."""
+    if may_be_chance(gain):
+        return ", which may be chance"
+    return "" if gain.about != "networks" else " (these trained networks; one seed says nothing about the methods)"
 
 
 def may_be_chance(gain: Gain) -> bool:
@@ -44,13 +50,14 @@ def _gain_sentence(average: float, row: MethodRow, report: Report) -> str:
     text = f"Against {report.baseline}, {row.name} is ahead on {ahead} of {len(gains)} domains"
     if len(gains) > 1:
         text += f", from {signed(gains[last])} on {last} to {signed(gains[first])} on {first}"
-    low, high, seeds = row.gain[AVERAGE].low, row.gain[AVERAGE].high, row.gain[AVERAGE].values
-    if low is not None and high is not None:
-        text += f"; on average {signed(average)}, with {signed(low)} to {signed(high)} as the 95% interval over images"
-    if len(seeds) == 1:
-        return f"{text}; one seed only, so the luck of one training is not ruled out."
-    agree = sum((gain or 0.0) * average > 0 for gain in seeds)
-    return f"{text}; the average difference has the same sign in {agree} of {len(seeds)} seeds."
+    gain = row.gain[AVERAGE]
+    if gain.low is not None and gain.high is not None:
+        over = "over seeds and images" if gain.about == "methods" else "over images"
+        text += f"; on average {signed(average)}, 95% interval {over} {signed(gain.low)} to {signed(gain.high)}"
+    if gain.about != "methods":
+        return f"{text}. One seed tells about these trained networks only, nothing about the methods."
+    agree = sum((value or 0.0) * average > 0 for value in gain.values)
+    return f"{text}; the average difference has the same sign in {agree} of {len(gain.values)} seeds."
 
 
 def _error_sentence(row: MethodRow, report: Report) -> list[str]:

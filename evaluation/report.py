@@ -42,10 +42,13 @@ def build_report(content: ReportContent, folder: Path) -> None:
     pictures.mkdir(exist_ok=True)
     kept, scenes = _scenes(content, report, pictures)
     template = _environment().get_template("report.html.j2")
+    gains = [gain for row in report.methods for gain in row.gain.values()]
     page = template.render(
         numbers=report,
         tops=_tops(report),
-        intervals=any(gain.p is not None for row in report.methods for gain in row.gain.values()),
+        intervals=any(gain.p is not None for gain in gains),
+        about_methods=any(gain.about == "methods" for gain in gains),
+        about_networks=any(gain.about == "networks" for gain in gains),
         classes=CLASSES,
         charts=draw_charts(report, pictures),
         domain_pictures=gallery.domain_pictures(content.domains),
@@ -73,7 +76,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, signed=signed, duration=duration, heat=_heat, change=_change, several=_several
+        percent=_percent, signed=signed, signs=_signs, duration=duration, heat=_heat, change=_change, several=_several
     )
     return environment
 
@@ -132,6 +135,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, st
 def _percent(share: float | None, digits: int = 1) -> str:
     """A share as a percentage; a dash for a score that does not exist."""
     return "–" if share is None else f"{100 * share:.{digits}f}"
+
+
+def _signs(values: Sequence[float | None]) -> str:
+    """The sign of a difference in each seed, for instance `++−`; nothing where there is one seed only."""
+    if len(values) < 2:
+        return ""
+    return "".join("·" if not value else "+" if value > 0 else "−" for value in values)
 
 
 def _several(count: int, noun: str) -> str:

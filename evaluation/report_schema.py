@@ -45,8 +45,11 @@ class Gain(ScoreStat):
     """A difference to the baseline with its interval and the paired test of it; null where it was not tested."""
 
     p: float | None = None
+    """Corrected by Holm: the averages over targets as one family, the single targets of all methods as another."""
     verdict: Literal["better", "worse"] | None = None
     """Null where the difference may be chance."""
+    about: Literal["methods", "networks"] | None = None
+    """What the test speaks of: of the methods where both sides had several seeds, else of these trained networks."""
 
 
 class ConditionStats(Record):

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset
 
-from evaluation.bootstrap import Difference, interval
-from evaluation.compare import Comparison, compare
+from evaluation.bootstrap import SIGNIFICANT, holm, interval
+from evaluation.compare import Comparison, clusters, compare
 from evaluation.findings import findings, headline
 from evaluation.image_counts import read_image_counts
 from evaluation.method_rows import (
@@ -91,12 +91,13 @@ def summarize(content: ReportContent) -> Report:
     evaluations = {name: [_read_evaluation(model, names) for model in models] for name, models in methods.items()}
     baseline, (first, *_) = next(iter(evaluations.items()))
     scores = {name: score_stats("miou", names, evaluations[name]) for name in methods}
+    gains = _gains(scores, baseline, _compared(methods, scores, baseline))
     rows = [
         MethodRow(
             name=name,
             seeds=tuple(model.seed for model in models),
             miou=_with_intervals(scores[name], names, models),
-            gain=_gains(scores[name], scores[baseline], models, None if name == baseline else methods[baseline]),
+            gain=gains[name],
             **_further_scores(names, evaluations[name]),
             curves=tuple(_curve(model) for model in models if model.training is not None),
         )
@@ -141,7 +142,7 @@ def _further_scores(domains: Sequence[str], evaluations: Sequence[Evaluation]) -
 def _with_intervals(
     stats: Mapping[str, Stat], domains: Sequence[str], models: Sequence[TrainedModel]
 ) -> dict[str, ScoreStat]:
-    """mIoU with its interval over the images of a domain; the average over domains has none."""
+    """mIoU with its interval over images and seeds; the average over domains has none."""
     folders = [model.evaluation for model in models]
     found = {name: _interval(folders, name) for name in domains}
     return {
@@ -155,35 +156,55 @@ def _interval(folders: Sequence[Path], domain: str) -> tuple[float | None, float
     images = [read_image_counts(folder, domain) for folder in folders]
     if any(list(each.ids) != list(images[0].ids) for each in images) or not len(images[0].ids):
         return None, None
-    low, high = interval(np.stack([each.confusion for each in images]))
+    low, high = interval(np.stack([each.confusion for each in images]), clusters(images[0]))
     return (None, None) if math.isnan(low) else (low, high)
 
 
+def _compared(
+    methods: Mapping[str, Sequence[TrainedModel]], scores: Mapping[str, Mapping[str, Stat]], baseline: str
+) -> dict[str, Comparison]:
+    """Every method that has scores against the baseline, on the images that both saw."""
+    if scores[baseline][AVERAGE].mean is None:
+        return {}
+    folders = {name: [model.evaluation for model in models] for name, models in methods.items()}
+    return {
+        name: compare(folders[baseline], folders[name])
+        for name in methods
+        if name != baseline and scores[name][AVERAGE].mean is not None
+    }
+
+
 def _gains(
-    stats: Mapping[str, Stat],
-    base: Mapping[str, Stat],
-    models: Sequence[TrainedModel],
-    baseline: Sequence[TrainedModel] | None,
-) -> dict[str, Gain]:
-    """Differences to the baseline, tested on the images that both saw. Without a baseline (of itself) untested."""
-    scored = base[AVERAGE].mean is not None and stats[AVERAGE].mean is not None
-    comparison: Comparison | None = None
-    if baseline is not None and scored:
-        comparison = compare([model.evaluation for model in baseline], [model.evaluation for model in models])
-    gains = {}
-    for place, stat in stats.items():
-        found = comparison and (comparison.mean if place == AVERAGE else comparison.domains.get(place))
-        tested: dict[str, Any] = {}
-        if found and not math.isnan(found.difference):
-            tested = {"low": found.low, "high": found.high, "p": found.p, "verdict": _verdict(found)}
-        gains[place] = Gain(**dict(difference(stat, base[place])), **tested)
-    return gains
+    scores: Mapping[str, Mapping[str, Stat]], baseline: str, compared: Mapping[str, Comparison]
+) -> dict[str, dict[str, Gain]]:
+    """Each method's differences to the baseline, by method and place.
 
-
-def _verdict(found: Difference) -> Literal["better", "worse"] | None:
-    if not found.significant:
-        return None
-    return "better" if found.difference > 0 else "worse"
+    The averages over targets are the primary comparisons, the single targets a second family; each family is corrected
+    by Holm over all methods.
+    """
+    averages = {(name, AVERAGE): comparison.mean for name, comparison in compared.items()}
+    cells = {(name, place): found for name, c in compared.items() for place, found in c.domains.items()}
+    tested: dict[tuple[str, str], dict[str, Any]] = {}
+    for family in (averages, cells):
+        for (where, found), p in zip(family.items(), holm([d.p for d in family.values()]), strict=True):
+            if math.isnan(found.difference):
+                continue
+            direction = "better" if found.difference > 0 else "worse"
+            verdict = direction if p < SIGNIFICANT else None
+            tested[where] = {
+                "low": found.low,
+                "high": found.high,
+                "p": p,
+                "verdict": verdict,
+                "about": "methods" if found.methods else "networks",
+            }
+    return {
+        name: {
+            place: Gain(**dict(difference(stat, scores[baseline][place])), **tested.get((name, place), {}))
+            for place, stat in stats.items()
+        }
+        for name, stats in scores.items()
+    }
 
 
 def _read_evaluation(model: TrainedModel, domains: Sequence[str]) -> Evaluation:

@@ -89,12 +89,17 @@ def print_comparison(comparison: Comparison, baseline: str, other: str) -> None:
 
 
 def answer(comparison: Comparison, baseline: str, other: str) -> str:
-    """Whether the difference is real, in one line."""
+    """Whether the difference is real, and of what that is said: of methods, or of two trained networks."""
     mean = comparison.mean
     numbers = (
         f"{100 * mean.difference:+.2f} mIoU over {len(comparison.domains)} domain(s), 95% interval"
         f" {100 * mean.low:+.2f} to {100 * mean.high:+.2f}, p = {mean.p:.2g}"
     )
+    about = (
+        "about these methods, over other seeds and images like these"
+        if mean.methods
+        else "about these trained networks on images like these; one seed says nothing about their methods"
+    )
     if not mean.significant:
-        return f"No difference that could not be chance between {baseline} and {other}: {numbers}."
-    return f"{other} is {'better' if mean.difference > 0 else 'worse'} than {baseline}: {numbers}."
+        return f"No difference that could not be chance between {baseline} and {other}: {numbers} ({about})."
+    return f"{other} is {'better' if mean.difference > 0 else 'worse'} than {baseline}: {numbers} ({about})."

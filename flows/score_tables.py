@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from evaluation.bootstrap import Difference, interval
-from evaluation.compare import Comparison
+from evaluation.compare import Comparison, clusters
 from evaluation.image_counts import ImageCounts, read_image_counts
 from evaluation.method_rows import stat_at
 from evaluation.report_schema import MethodRow, Report
@@ -54,7 +54,7 @@ def place_rows(evaluation: Evaluation, folder: Path) -> list[PlaceRow]:
 
 
 def _interval(counts: ImageCounts) -> tuple[float | None, float | None]:
-    low, high = interval(counts.confusion)
+    low, high = interval(counts.confusion, clusters(counts))
     return (None, None) if math.isnan(low) else (low, high)
 
 
@@ -141,6 +141,8 @@ def verdict(difference: Difference) -> str:
 
 def comparison_table(comparison: Comparison, baseline: str, other: str) -> Table:
     """The differences of two models per domain, and in the mean below a line."""
-    rows = [DifferenceRow(name, difference) for name, difference in comparison.domains.items()]
+    rows = [DifferenceRow(name, difference) for name, difference in comparison.corrected.items()]
     title = f"mIoU of {other} less that of {baseline}, in points, on the same images"
+    if len(rows) > 1:
+        title += "; p corrected for the number of domains (Holm)"
     return table(title, DIFFERENCE_COLUMNS, rows, [DifferenceRow("mean", comparison.mean)])

@@ -62,7 +62,7 @@ def test_only_common_domains_and_scenes_count_in_whatever_order(write: Callable[
     better = {scene: right + 20 for scene, right in reversed(scenes(60).items())} | {"new": 0}
     found = compare([baseline], [write("b", fog=better, rain=scenes(50), empty={})])
     assert list(found.domains) == ["fog", "rain"]
-    assert found.domains["rain"] == (0, 0, 0, 1)
+    assert found.domains["rain"][:4] == (0, 0, 0, 1)
     # 64% of the pixels right on average, then 84%; the IoU of two symmetric classes is right / (200 - right).
     assert found.domains["fog"].difference == pytest.approx(0.84 / 1.16 - 0.64 / 1.36)
     assert found.domains["fog"].significant and found.domains["fog"].p < 0.01
