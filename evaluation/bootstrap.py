@@ -132,7 +132,7 @@ def joint(
         reach = _quantile(freedom) * error
         p = min(1.0, 2 * _tail(abs(observed), error, freedom))
         return Difference(observed, observed - reach, observed + reach, p, error, freedom, methods)
-    exchanged = np.mean([_exchanged(*map(_terms, pair), of, number) for pair, of, number in scored], axis=0)
+    exchanged = np.mean([_exchanged(_terms(a), _terms(b), of, number) for (a, b), of, number in scored], axis=0)
     p = (1 + int(np.count_nonzero(np.abs(exchanged) >= abs(observed) - SAME))) / (1 + RESAMPLES)
     return Difference(observed, *_percentiles(moved), p, error, freedom, methods)
 

@@ -50,14 +50,14 @@ def _gain_sentence(average: float, row: MethodRow, report: Report) -> str:
     text = f"Against {report.baseline}, {row.name} is ahead on {ahead} of {len(gains)} domains"
     if len(gains) > 1:
         text += f", from {signed(gains[last])} on {last} to {signed(gains[first])} on {first}"
-    gain = row.gain[AVERAGE]
-    if gain.low is not None and gain.high is not None:
-        over = "over seeds and images" if gain.about == "methods" else "over images"
-        text += f"; on average {signed(average)}, 95% interval {over} {signed(gain.low)} to {signed(gain.high)}"
-    if gain.about != "methods":
+    found = row.gain[AVERAGE]
+    if found.low is not None and found.high is not None:
+        over = "over seeds and images" if found.about == "methods" else "over images"
+        text += f"; on average {signed(average)}, 95% interval {over} {signed(found.low)} to {signed(found.high)}"
+    if found.about != "methods":
         return f"{text}. One seed tells about these trained networks only, nothing about the methods."
-    agree = sum((value or 0.0) * average > 0 for value in gain.values)
-    return f"{text}; the average difference has the same sign in {agree} of {len(gain.values)} seeds."
+    agree = sum((value or 0.0) * average > 0 for value in found.values)
+    return f"{text}; the average difference has the same sign in {agree} of {len(found.values)} seeds."
 
 
 def _error_sentence(row: MethodRow, report: Report) -> list[str]:

@@ -26,9 +26,8 @@ GENERATED = Stage("generated", 3)  # 3: without alignment scores, which are a st
 ALIGNMENT = Stage("alignment", 1)
 SEGMENTER = Stage("segmenter", 3)  # 3: keys hold what differs from the frozen defaults
 EVALUATION = Stage("evaluation", 4)  # 4: evaluation.json has a schema version; files are named by safe stems
-REPORT = Stage(
-    "report", 3
-)  # 3: report.json has a schema version; alignment scores come from their own stage; tests speak of seeds and images
+# 3: report.json has a schema version; alignment has a stage of its own; tests speak of seeds and images
+REPORT = Stage("report", 3)
 
 SECTIONS: dict[Stage, tuple[type[BaseModel], ...]] = {
     WORLD: (ToyTown,),

@@ -2,6 +2,7 @@
 they are; without a terminal nothing is cut (case 18)."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_methods_stand_beside_their_own_scores_in_the_terminal_and_in_prefect(
 
 def test_differences_stand_under_their_headings() -> None:
     fog, mean = Difference(0.0123, -0.004, 0.0301, 0.021), Difference(-0.02, -0.031, -0.011, 0.2)
-    nothing = Difference(*[float("nan")] * 4)
+    nothing = Difference(math.nan, math.nan, math.nan, math.nan)
     found = cells(comparison_table(Comparison({ODD: fog, "none": nothing}, mean, {}), "a", "b"))
     assert found == [
         {"domain": ODD, "difference": "+1.23", "95% interval": "-0.40 to +3.01", "p": "0.021", "verdict": "better"},
