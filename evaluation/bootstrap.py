@@ -69,6 +69,10 @@ class Difference(NamedTuple):
         return _tail(-(self.difference + limit), self.error, self.freedom)
 
 
+UNSCORED = Difference(math.nan, math.nan, math.nan, math.nan)
+"""Of models that have nothing in common that could be scored."""
+
+
 class _Spread(NamedTuple):
     """One domain: the scores of baseline and other, and how they move with the images that chance draws."""
 
@@ -116,13 +120,13 @@ def joint(
     how = clusters or [EACH_IMAGE] * len(pairs)
     scored = [(pair, of, seed + k) for k, (pair, of) in enumerate(zip(pairs, how, strict=True)) if pair[0].size]
     if not scored:
-        return Difference(*[math.nan] * 5)
+        return UNSCORED
     spreads = [_spread(*pair, of, seed=number) for pair, of, number in scored]
     sides = [np.mean([spread.scores[side] for spread in spreads], axis=0) for side in (0, 1)]
     drawn = [np.mean([spread.drawn[side] for spread in spreads], axis=0) for side in (0, 1)]
     observed = float(sides[1].mean() - sides[0].mean())
     if not math.isfinite(observed):
-        return Difference(*[math.nan] * 5)
+        return UNSCORED
     methods = min(len(side) for side in sides) > 1
     error, freedom = _error(sides, drawn, min(spread.units for spread in spreads))
     moved = drawn[1].mean(axis=0) - drawn[0].mean(axis=0)
