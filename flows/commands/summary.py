@@ -1,5 +1,8 @@
 """What the commands say: summaries of runs, plans, evaluations and data sets."""
 
+import contextlib
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from flows.commands.tables import CacheRow, cache_table, data_table, plan_table,
 from flows.run import Run
 from flows.score_tables import classes_table, methods_table, scores_table
 from flows.tables import console
+from pipeline.files import file_stem
 from pipeline.store.artifacts import Artifact
 from pipeline.work.progress import duration
 
@@ -32,8 +36,8 @@ def print_summary(run: Run) -> bool:
         _print_skipped(domain.name, domain.skipped)
     if all(event == "cached" for event, _ in run.history):
         out.print("Every stage was in the cache, nothing was built.")
-    link = run.config.machine.output.absolute() / run.config.name
-    out.print(f"Report: {_link(link, artifact) / 'index.html'}", soft_wrap=True)
+    place = linked(run.config.machine.output, run.config.name, artifact.folder)
+    out.print(f"Report: {place / 'index.html'}", soft_wrap=True)
     return not any(domain.skipped for domain in report.domains)
 
 
@@ -130,16 +134,29 @@ def print_data(run: Run) -> bool:
     return not any(finding.problems for finding in findings)
 
 
-def _link(link: Path, report: Artifact) -> Path:
-    """Points the link `machine.output/NAME` at the report; the report's own folder where that cannot be."""
+def linked(output: Path, name: str, report: Path) -> Path:
+    """Points the link `output/NAME` at a report's folder in the store. Gives the link, else the folder itself.
+
+    Only the link of an earlier report is replaced: anything else in its place is the user's and stays.
+    """
+    link = output.absolute() / file_stem(name)
+    new = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     try:
         link.parent.mkdir(parents=True, exist_ok=True)
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(report.folder, target_is_directory=True)
+        if os.path.lexists(link) and not (link.is_symlink() and _is_a_report(link.readlink())):
+            return report
+        new.symlink_to(report, target_is_directory=True)
+        os.replace(new, link)
     except OSError:
-        return report.folder
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        return report
     return link
+
+
+def _is_a_report(target: Path) -> bool:
+    """Whether a path leads to a report in a store, to judge by its names alone: it may have been deleted meanwhile."""
+    return target.parent.name == recipes.REPORT.name and re.fullmatch(r"[0-9a-f]{16,64}", target.name) is not None
 
 
 def _print_skipped(domain: str, skipped: Sequence[SkippedScene]) -> None:
