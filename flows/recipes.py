@@ -64,21 +64,27 @@ def generated_recipe(run: Run) -> Recipe:
 
 
 def alignment_recipe(run: Run, data_set: str) -> Recipe:
-    """Alignment scores depend on their section and on the generated images (`data_set` is their key or fingerprint).
-    Canny reads no weights."""
+    """Alignment scores depend on their section, the generated images (`data_set` is their key or fingerprint) and the
+    content of a folder of weights. Canny reads none."""
     section = run.config.alignment
-    canny = section.detector == "canny"
     inputs = {"generated": data_set}
-    if not canny and (weights := run.encoder_key(section.weights)) is not None:
-        inputs["weights"] = weights
-    return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"} if canny else ()), inputs)
+    if (canny := section.detector == "canny") or (weights := run.encoder_key(section.weights)) is None:
+        return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"} if canny else ()), inputs)
+    return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"}), {**inputs, "weights": weights})
 
 
-def segmenter_settings(section: TrainingConfig, method: Method, seed: int) -> Settings:
+def segmenter_settings(section: TrainingConfig, method: Method, seed: int, *, local: bool = False) -> Settings:
     """The training section as a method changes it, the method and the seed. The method's name does not count, nor do
-    the other methods and seeds, nor where in the config a value was set."""
+    the other methods and seeds, nor where in the config a value was set, nor, if the encoder's weights are `local`,
+    in which folder they lie."""
     row = method.model_copy(update={"training": {}})
-    return settings(SEGMENTER, section.of(method), without={"methods", "seeds"}, method=row, seed=seed)
+    made = settings(SEGMENTER, section.of(method), without={"methods", "seeds"}, method=row, seed=seed)
+    network = made.differing.get("network", {})
+    if not local or "pretrained" not in network:
+        return made
+    return made._replace(
+        differing={**made.differing, "network": {name: v for name, v in network.items() if name != "pretrained"}}
+    )
 
 
 def segmenter_recipe(run: Run, method: str, seed: int) -> Recipe:
@@ -98,7 +104,7 @@ def segmenter_recipe(run: Run, method: str, seed: int) -> Recipe:
         inputs |= run.generated_keys
         if own.minimum_alignment > 0:  # else the scores are not read
             inputs |= {f"{name}, alignment": run.key(alignment_recipe(run, inputs[name])) for name in unscored(run)}
-    return Recipe(SEGMENTER, segmenter_settings(section, row, seed), inputs)
+    return Recipe(SEGMENTER, segmenter_settings(section, row, seed, local="encoder" in inputs), inputs)
 
 
 def unscored(run: Run) -> dict[str, Path | None]:

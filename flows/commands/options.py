@@ -1,5 +1,6 @@
 """Arguments that several commands have."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,4 +23,7 @@ def load(config: str, overrides: list[str]) -> "Run":
     from pipeline.config.experiment import load_config
     from pipeline.work.progress import bar
 
-    return Run(load_config(config, overrides), bar)
+    loaded = load_config(config, overrides)
+    for line in loaded.dropped:
+        print(f"flexseg: config {config}: {line}", file=sys.stderr)
+    return Run(loaded, bar)

@@ -1,11 +1,11 @@
 """Where the labeled images are: the `data` section."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import LocalPath, Section
 from pipeline.config.toytown import ToyTown
 
 LONGEST_NAME = 60
@@ -41,15 +41,6 @@ def _checked_ids(ids: dict[int, int]) -> dict[int, int]:
     return ids
 
 
-def _at_home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError as error:  # of a user whom this machine does not know
-        raise ValueError(f"{str(path)!r}: this machine knows no such user: give the folder's whole path") from error
-
-
-UserPath = Annotated[Path, AfterValidator(_at_home)]
-"""A path as a user writes it: `~` is the home folder."""
 Pattern = Annotated[str, AfterValidator(_below_root)]
 IdTable = Annotated[dict[int, int], AfterValidator(_checked_ids)]
 
@@ -69,7 +60,7 @@ class Dataset(Section):
     """
 
     name: Annotated[str, AfterValidator(_checked_name)]
-    root: UserPath
+    root: LocalPath
     layout: Literal["gta", "cityscapes", "bdd100k", "mapillary", "acdc", "dark-zurich", "globs"]
     split: str = "val"
     images: Pattern | None = None
@@ -97,7 +88,7 @@ class DataConfig(Section):
     toytown: ToyTown | None = None
     source: Dataset | None = None
     targets: tuple[Dataset, ...] = ()
-    generated: tuple[UserPath, ...] = ()
+    generated: tuple[LocalPath, ...] = ()
 
     @model_validator(mode="after")
     def _one_world(self) -> Self:

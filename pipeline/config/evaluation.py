@@ -1,13 +1,10 @@
 """How segmenters are scored: the `evaluation` section."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from pipeline.config.base import Section
-
-Px = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
+from pipeline.config.base import Count, Px, Reference, Scale, Section
 
 
 class EvaluationConfig(Section):
@@ -16,7 +13,7 @@ class EvaluationConfig(Section):
     The size of the network's input moves scores by up to 1.8 mIoU, so it is printed beside them.
     """
 
-    scale: Positive = 1.0
+    scale: Scale = 1.0
     """Size of the network's input as a multiple of the image's size, where `size` says nothing else."""
     size: dict[str, tuple[Px, Px] | None] = {}
     """Per target: (height, width) px in which the network's input fits, aspect ratio kept, upright images upright.
@@ -28,15 +25,15 @@ class EvaluationConfig(Section):
     """Rows and columns from window to window; null: two thirds of the window (ours)."""
     flip: bool = False
     """Also predict the mirrored image and average the probabilities."""
-    scales: tuple[Positive, ...] = (1.0,)
+    scales: tuple[Scale, ...] = (1.0,)
     """Multiples of the network's input at which to predict; the probabilities are averaged."""
     band: Px = 5
     """A pixel is on a boundary if another class lies within this many px (Chebyshev distance)."""
     curve: tuple[Px, ...] = (1, 2, 3, 5, 8, 12, 16)
     """Further widths, px, at which boundary and interior errors are taken (ours): the curve over the band's width."""
-    keep_predictions: Annotated[int, Field(ge=0)] | Literal["all"] = 4
+    keep_predictions: Count | Literal["all"] = 4
     """Predictions that are kept as pictures, per target, evenly spread over its scenes."""
-    models: dict[str, str] = {}
+    models: dict[str, Reference] = {}
     """Further rows of the report: a name, and a transformers model for semantic segmentation with the 19 Cityscapes
     classes, by its name on the Hugging Face Hub or its folder."""
     baseline: str | None = None

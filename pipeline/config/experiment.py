@@ -1,22 +1,23 @@
 """The whole config of an experiment, and how it is loaded: preset or file, `base`, overrides, errors in one line."""
 
 import difflib
+import os
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from pipeline.config.base import Section, merged
 from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.generation import AlignmentConfig, GenerationConfig
 from pipeline.config.machine import Machine
+from pipeline.config.reading import parse_override, read_config, shown
 from pipeline.config.training import TrainingConfig
 from pipeline.config.weights import WeightsConfig
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.toytown import TARGETS
 
 MOVED = {
@@ -28,7 +29,8 @@ MOVED = {
     "generation.alignment_radius": "alignment.radius",
 }
 """Keys of configs of version 0.1, and what they are called now."""
-PRESETS = Path(__file__).parent.parent / "presets"
+MOST_SAID = 1000
+MOST_NAME = 120
 
 
 class ExperimentConfig(Section):
@@ -36,6 +38,7 @@ class ExperimentConfig(Section):
     `flexseg weights train`; `machine` never enters an artifact's key."""
 
     name: str
+    """Of the run, and of the link to its report: one part of a path."""
     data: DataConfig = DataConfig()
     generation: GenerationConfig | None = None
     alignment: AlignmentConfig = AlignmentConfig()
@@ -43,6 +46,21 @@ class ExperimentConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     machine: Machine = Machine()
     weights: WeightsConfig | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_file_name(cls, name: str) -> str:
+        if "/" in name or name.startswith(".") or not name.strip() or len(os.fsencode(name)) > MOST_NAME:
+            raise ValueError(
+                f"it becomes a file name: wanted 1 to {MOST_NAME} bytes without '/' that do not start with '.'"
+            )
+        return name
+
+    @property
+    def dropped(self) -> list[str]:
+        """What the config switches off that stands in a base: one line each, for people."""
+        names = [name for name, size in self.evaluation.size.items() if size is None]
+        return [f"evaluation.size of {', '.join(names)} is null and so left out"] if names else []
 
     @model_validator(mode="after")
     def _sizes_belong_to_targets(self) -> Self:
@@ -70,53 +88,18 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Expe
 
     A top-level `base: NAME` in a file stands for all of that preset or file, over which the rest is merged key by key
     (lists are replaced whole). Values of overrides are YAML. `name` defaults to the preset's or file's own name.
-    Relative paths inside a config are relative to the current directory. UserError, one line, for everything that
-    can be wrong in it.
+    Relative paths inside a file, its `base` too, start from the file's own folder; those of presets and overrides from
+    the working folder. `~` is the home. UserError, one line, for everything that can be wrong in it.
     """
-    content = _read(name_or_path, ())
+    content = read_config(name_or_path)
     for override in overrides:
-        content = merged(content, _parse_override(override))
+        content = merged(content, parse_override(override))
     _check_moved(name_or_path, content)
     try:
         return ExperimentConfig.model_validate({"name": Path(name_or_path).stem, **content})
     except ValidationError as error:
-        raise UserError(f"config {name_or_path}: {_explain(error, content)}") from error
-
-
-def presets() -> list[str]:
-    """Names of the presets that ship with flexseg."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def _read(name_or_path: str | Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The file's mapping with its `base` merged in. `above` are the files that have this one as their base."""
-    path = _locate(name_or_path)
-    if path in above:
-        raise UserError(f"config {path}: its 'base' leads back to itself; remove one 'base'")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"config {path} is not YAML: {' '.join(str(error).split())}; correct that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config {path} cannot be read: {error}; give a YAML file or a preset's name") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise UserError(f"config {path}: wanted a mapping of sections (data, training, ...), got {_shown(content)}")
-    base = content.pop("base", None)
-    return content if base is None else merged(_read(str(base), (*above, path)), content)
-
-
-def _locate(name_or_path: str | Path) -> Path:
-    preset = PRESETS / f"{name_or_path}.yaml"
-    if preset.is_file() and preset.parent == PRESETS:
-        return preset
-    path = Path(name_or_path).absolute()
-    if not path.is_file():
-        raise UserError(
-            f"config {name_or_path} not found: wanted a YAML file or one of the presets {', '.join(presets())}"
-        )
-    return path
+        said = ValueError(f"config {name_or_path}: {_explain(error, content)}")
+        raise UserError(one_line(said, MOST_SAID)) from error
 
 
 def _check_moved(name_or_path: str | Path, content: Mapping[str, Any]) -> None:
@@ -127,21 +110,6 @@ def _check_moved(name_or_path: str | Path, content: Mapping[str, Any]) -> None:
                 f"config {name_or_path}: '{old}' is '{new}' now, as it changes no image of a data set: move its value"
                 " there"
             )
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")):
-        raise UserError(f"--set {override}: wanted section.key=value, for instance --set training.iterations=100")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"--set {override}: the value is not YAML ({' '.join(str(error).split())}); quote it"
-        ) from error
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return dict(value)
 
 
 def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
@@ -162,7 +130,7 @@ def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
     wanted = " ".join((wanted[:1].lower() + wanted[1:]).split())
     if first["type"] in ("missing", "value_error"):
         return f"'{dotted}': {wanted}{more}" if dotted else f"{wanted}{more}"
-    return f"'{dotted}' is {_shown(first['input'])}: {wanted}{more}"
+    return f"'{dotted}' is {shown(first['input'])}: {wanted}{more}"
 
 
 def _path(location: tuple[int | str, ...], content: Mapping[str, Any], *, missing: bool) -> list[int | str]:
@@ -190,8 +158,3 @@ def _keys_at(path: Sequence[int | str]) -> list[str]:
         while get_origin(kind) in (Union, types.UnionType):
             kind = next(option for option in get_args(kind) if option is not type(None))
     return list(kind.model_fields)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -6,25 +6,27 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Count, Positive, Px, Reference, Section
 from pipeline.config.weights import GeneratorParts
 from pipeline.data.labels import CLASS_NAMES
 
 WEATHERS = ("snowy", "rainy", "sunny", "foggy", "night")
 PLAIN = "plain"
 KeptNoise = Literal["scheduler", "released"]
+Images = Annotated[int, Field(ge=0, le=10**7)]
+"""Of a condition. More would be planned for days, in memory."""
 
 
 class FusionConfig(Section):
     """Multi-resolution latent fusion (DGInStyle sec. 3.3): a second pass over the enlarged image, window by window."""
 
-    upscale: Annotated[int, Field(gt=1)] = 2
+    upscale: Annotated[int, Field(gt=1, le=8)] = 2
     """Times that the first pass is enlarged (Lanczos) before the second one; the result is shrunk back."""
-    window: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+    window: tuple[Px, Px] | None = None
     """Height and width of a window in cells; null is the size that the U-Net was trained at (64 x 64 for SD 1.5)."""
-    stride: Annotated[int, Field(gt=0)] = 8
+    stride: Px = 8
     """Cells from a window to the next: 8 in the released generator, 16 in its demo. More is faster and coarser."""
-    large_component: Annotated[int, Field(ge=0)] | None = 20000
+    large_component: Count | None = 20000
     """Connected components of a class with more px than this keep the first pass; null keeps nothing of it."""
     kept_noise: KeptNoise = "scheduler"
     """How noisy kept cells are after a step: as the scheduler has it, or one training timestep before the step's own,
@@ -38,9 +40,9 @@ class AlignmentConfig(Section):
 
     detector: Literal["canny", "hed", "pidinet"] = "canny"
     """What finds the edges of an image: controlnet-aux's detector of that name. Canny needs no weights."""
-    weights: str = "lllyasviel/Annotators"
+    weights: Reference = "lllyasviel/Annotators"
     """Weights of HED and PiDiNet: a Hub repository, or a local folder with its files."""
-    radius: Annotated[int, Field(ge=0)] = 1
+    radius: Annotated[int, Field(ge=0, le=1000)] = 1
     """An image edge within this many px of a label boundary follows it (ours)."""
 
 
@@ -53,9 +55,9 @@ class GenerationConfig(Section):
     the maps have. Values tagged "ours" are not published.
     """
 
-    weights: GeneratorParts | str
+    weights: GeneratorParts | Reference
     """A set that ships with flexseg (`toy-town`), a local folder in the diffusers layout, or published parts."""
-    counts: dict[str, Annotated[int, Field(ge=0)]] = {
+    counts: dict[str, Images] = {
         "plain": 3000,
         "snowy": 1000,
         "rainy": 1000,
@@ -63,7 +65,7 @@ class GenerationConfig(Section):
         "night": 1000,
     }
     """Images of each condition: DGInStyle's 3,000 plain, 3,000 adverse (split evenly: ours) and 1,000 night."""
-    after: dict[str, Annotated[int, Field(ge=0)]] = {}
+    after: dict[str, Images] = {}
     """Images of each condition that exist already: the numbering goes on behind them, and so none is made twice."""
     prompt: str = "A city street scene with {classes}, in {weather} weather."
     plain_prompt: str = "A city street scene with {classes}."
@@ -74,14 +76,14 @@ class GenerationConfig(Section):
     classes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """Probability that a request asks for a class, by its name, for instance rider: 0.2. What they leave is
     rare-class sampling's, over the classes that are not named (ours)."""
-    size: tuple[int, int] = (512, 512)
+    size: tuple[Px, Px] = (512, 512)
     """Height and width of a generated image in px; a multiple of the VAE's factor times the U-Net's."""
-    label_height: Annotated[int, Field(gt=0)] | None = None
+    label_height: Px | None = None
     rare_class_temperature: Annotated[float, Field(gt=0)] = 0.01
     """T of rare-class sampling, P(c) = softmax((1 - f_c) / T) (DAFormer eq. 9)."""
-    rare_class_pixels: Annotated[int, Field(ge=0)] = 3000
+    rare_class_pixels: Count = 3000
     """A label map counts as holding a class from this many px on; the crop must keep half of them (10 tries)."""
-    steps: Annotated[int, Field(gt=0)] = 20
+    steps: Annotated[int, Field(gt=0, le=1000)] = 20
     guidance: Annotated[float, Field(ge=0)] = 7.5
     control_scale: Annotated[float, Field(ge=0)] = 1.0
     control_start: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -90,14 +92,14 @@ class GenerationConfig(Section):
     """Multi-resolution latent fusion; null paints in one pass."""
     scheduler: Literal["weights", "ddim", "unipc", "dpm-solver", "lcm"] = "weights"
     """What steps the latents: the weights' own scheduler, or another one on their noise schedule (approximate)."""
-    lora: str | None = None
+    lora: Reference | None = None
     """LoRA of the prior U-Net, for instance for few steps: a file, a folder or a Hub repository (ours)."""
     lora_scale: float = 1.0
-    feature_cache: Annotated[int, Field(gt=0)] = 1
+    feature_cache: Positive = 1
     """Deep features and ControlNet residuals are computed at every n-th step only (approximate; ours)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format in which U-Net and ControlNet compute. The VAE and the latents stay in float32."""
-    shard_size: Annotated[int, Field(gt=0)] = 48
+    shard_size: Annotated[int, Field(gt=0, le=100_000)] = 48
     """Images in one parquet file, the unit of resume and of what a worker does."""
     seed: int = 0
 

@@ -8,14 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.config.base import Section, merged
+from pipeline.config.base import Channels, Count, Positive, Px, Rate, Reference, Scale, Section, Share, merged
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
-Eights = Annotated[int, Field(gt=0, multiple_of=8)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
-Stages = tuple[Positive, Positive, Positive, Positive]
+Eights = Annotated[int, Field(gt=0, le=2**14, multiple_of=8)]
+Stages = tuple[Channels, Channels, Channels, Channels]
 
 
 class Method(Section):
@@ -47,14 +43,14 @@ class HrdaConfig(Section):
     `training.crop`, then the whole image or `evaluation.window` (published: 1024 px, stride 512)."""
     detail_weight: Share = 0.1
     """Share of the detail crop's own loss in the total; the loss of the fused prediction has the rest."""
-    attention_channels: Positive = 256
+    attention_channels: Channels = 256
     """Channels of the attention's embeddings."""
 
 
 class NetworkConfig(Section):
     """An encoder with DAFormer's decoder, or HRDA's two scales of both."""
 
-    pretrained: str | None = "nvidia/mit-b5"
+    pretrained: Reference | None = "nvidia/mit-b5"
     """The encoder's weights and sizes: nvidia/mit-b0 to -b5 or microsoft/resnet-101 on the Hugging Face Hub, or a local
     folder in that layout (SegFormer or ResNet); None for random weights."""
     encoder: Literal["mit-b0", "mit-b1", "mit-b2", "mit-b3", "mit-b4", "mit-b5", "resnet-101"] | None = None
@@ -66,7 +62,7 @@ class NetworkConfig(Section):
     """How much shorter each stage's keys and values are, per side."""
     drop_path: Share = 0.1
     """Probability that a block of a MiT is skipped, rising linearly with depth to this."""
-    channels: Positive = 256
+    channels: Channels = 256
     """Channels of the decoder, so of the features that the prototypes live in."""
     dropout: Share = 0.1
     """On the fused features before the classifier."""
@@ -98,7 +94,7 @@ class GapConfig(Section):
 
     weight: Rate = 0.5
     """Factor of L_GAP in the total loss."""
-    sizes: tuple[Positive, ...] = (3, 5, 7)
+    sizes: tuple[Px, ...] = (3, 5, 7)
     """Window sizes of the thin, medium and thick band in feature cells; odd, ascending (ours). Times the cell's size
     in px the last also gives the band of UBE."""
     temperature: Rate = 0.07
@@ -162,11 +158,11 @@ class ShadeConfig(Section):
 
     weight: Rate = 10.0
     """Factor of the Jensen-Shannon divergence between the predictions of an image in its own and in a new style."""
-    basis: Positive | None = None
+    basis: Channels | None = None
     """Number of basis styles; None takes as many as the first stage has channels, as published."""
     concentration: Rate | None = None
     """Concentration of the mixtures' Dirichlet distribution; None takes 1 / number of basis styles, as published."""
-    memory: Positive = 2048
+    memory: Channels = 2048
     """Styles of the last images trained on, from which the basis is chosen (ours; the paper's own code passes over the
     whole training set instead)."""
     refresh: Positive = 500
@@ -211,19 +207,19 @@ class TrainingConfig(Section):
     images in proportion to their numbers (ours). Hardness and rare classes choose within each of the two."""
     minimum_alignment: Share = 0.0
     """Leave out generated images whose alignment with their label map is below this (ours)."""
-    generated_size: tuple[Positive, Positive] | None = None
+    generated_size: tuple[Px, Px] | None = None
     """Height and width that generated images are resized to before the crop; None keeps their own. HRDA's crops of 1024
     px want (1024, 1024) for images of 512."""
     generated_limit: Positive | None = None
     """Train on this many of the generated images at most, the same for every method and seed; None takes all."""
-    source_size: tuple[Positive, Positive] | None = (720, 1280)
+    source_size: tuple[Px, Px] | None = (720, 1280)
     """Height and width that source images are resized to before the crop; None keeps their own."""
     source_keep_ratio: bool = False
     """Resize source images to fit into `source_size` and keep their ratio, as released (GTA's to 704 x 1280 px), not to
     exactly that size."""
-    crop: tuple[Positive, Positive] = (512, 512)
+    crop: tuple[Px, Px] = (512, 512)
     """Height and width of a training crop in px."""
-    scale: Rate = 1.0
+    scale: Scale = 1.0
     """The network's input size over the image's (in px), in training and prediction."""
     rare_classes: bool = True
     """Draw source images by rare-class sampling, else uniformly. Under HAS it is the plain draw."""

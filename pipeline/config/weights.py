@@ -4,10 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Section
-
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from pipeline.config.base import Channels, Count, Positive, Px, Reference, Section, Share
 
 
 class GeneratorParts(Section):
@@ -17,10 +14,10 @@ class GeneratorParts(Section):
     `yurujaja/DGInStyle/ControlNet_UNet-S`, `stable-diffusion-v1-5/stable-diffusion-v1-5@main`.
     """
 
-    prior: str
+    prior: Reference
     """VAE, text encoder, tokenizer, U-Net and noise schedule in the layout of a diffusers pipeline."""
-    controlnet: str
-    unet: str | None = None
+    controlnet: Reference
+    unet: Reference | None = None
     """Another U-Net than the prior's. The source U-Net here turns style swap off."""
 
 
@@ -34,7 +31,7 @@ class NetworkTraining(Section):
     accumulation: Positive = 1
     """Parts that a process runs its share of the batch in. More parts need less memory and give the same gradients."""
     learning_rate: Annotated[float, Field(gt=0)]
-    warmup: Annotated[int, Field(ge=0)] = 100
+    warmup: Count = 100
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up: half a cosine down to zero, or no change."""
     beta2: Share = 0.99
@@ -54,9 +51,9 @@ class NetworkTraining(Section):
 class VaeTraining(NetworkTraining):
     """Image autoencoder: L1 + MSE + `gradient` x L1 of the image gradients + `kl` x KL per latent value."""
 
-    channels: tuple[Positive, ...] = (24, 48, 64)
-    latent_channels: Positive = 8
-    crop: Positive = 64
+    channels: tuple[Channels, ...] = (24, 48, 64)
+    latent_channels: Channels = 8
+    crop: Px = 64
     """Side of the square training crops in px."""
     gradient: Annotated[float, Field(ge=0)] = 0.5
     kl: Annotated[float, Field(ge=0)] = 1e-3
@@ -65,9 +62,9 @@ class VaeTraining(NetworkTraining):
 class PriorTraining(NetworkTraining):
     """Text-conditional latent diffusion on the prior's world, with its text encoder."""
 
-    channels: tuple[Positive, ...] = (64, 96, 128)
-    text_width: Positive = 64
-    text_layers: Positive = 2
+    channels: tuple[Channels, ...] = (64, 96, 128)
+    text_width: Channels = 64
+    text_layers: Channels = 2
     empty_share: Share = 0.1
     """Captions left empty, for classifier-free guidance."""
     plain_share: Share = 0.1
@@ -79,7 +76,7 @@ class PriorTraining(NetworkTraining):
 class Scratch(Section):
     """VAE, text encoder and prior U-Net from nothing, on toy town. Sizes are (height, width) in px."""
 
-    size: tuple[Positive, Positive] = (96, 192)
+    size: tuple[Px, Px] = (96, 192)
     """Size of the renders."""
     prior_images: Positive = 3200
     source_images: Positive = 1200
@@ -92,7 +89,7 @@ class FineTuning(NetworkTraining):
 
     rare_share: Share = 0.5
     """Share of the crops that are drawn by rare-class sampling (T = 0.01)."""
-    height: Positive | None = None
+    height: Px | None = None
     """Height in px that the data set's images are resized to before a crop is cut; None keeps their own."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
@@ -105,10 +102,10 @@ class WeightsConfig(Section):
     """
 
     seed: int = 0
-    prior_from: str | None = None
+    prior_from: Reference | None = None
     """A prior like `GeneratorParts.prior`, or a set that ships with flexseg."""
     scratch: Scratch | None = None
-    crop: tuple[Positive, Positive] = (64, 128)
+    crop: tuple[Px, Px] = (64, 128)
     """Height and width in px of the crops that the generator learns to make."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Number format in which the networks compute; weights, their averages and the optimizer's state stay float32."""

@@ -315,3 +315,19 @@ def test_sections_of_two_classes_never_look_alike() -> None:
     ]
     # an option that had to be given and has a default by now: its old keys stay
     assert differing(Choice(must=0), {"Choice": {"defaults": {}, "required": ["must"]}})["must"] == 0
+
+
+def test_a_folder_of_weights_counts_by_content_not_by_place(mini: Mini, tmp_path: Path) -> None:
+    def of(folder: Path) -> dict[str, str]:
+        return keys(
+            mini(f"training.network.pretrained={folder}", "alignment.detector=hed", f"alignment.weights={folder}")
+        )
+
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ControlNetHED.pth").write_text("other" if name == "c" else "same")
+    assert of(tmp_path / "a") == of(tmp_path / "b")
+    different = {what for what, key in of(tmp_path / "c").items() if key != of(tmp_path / "a")[what]}
+    assert different == {
+        what for what in of(tmp_path / "a") if what.startswith(("segmenter", "evaluation", "alignment"))
+    }

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.experiment import ExperimentConfig, load_config, presets
+from pipeline.config.experiment import ExperimentConfig, load_config
+from pipeline.config.reading import presets
 from pipeline.errors import UserError
 
 
