@@ -103,6 +103,8 @@ def parse_manifest(data: bytes) -> Manifest:
     if not whole:
         raise DamagedError("its content is not what its digest says")
     manifest = parse(Manifest, content)
+    if manifest.digest is None and manifest.differing is not None:
+        raise DamagedError("its digest is missing")
     keyed = manifest.config if manifest.differing is None else manifest.differing
     if manifest.key != key_of(manifest.stage, manifest.version, keyed, manifest.inputs):
         raise DamagedError("its key is not that of its stage, version, config and inputs")
