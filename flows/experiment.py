@@ -1,10 +1,13 @@
 """The experiment as a Prefect flow: Prefect orders the stages, the store alone knows what is done."""
 
+from functools import partial
+
 from prefect import flow
 
 from flows import stages, story
 from flows.run import Run
 from flows.server import pages
+from flows.side_by_side import side_by_side, slots
 from flows.tasks import run_name, task
 from pipeline.config.experiment import load_config
 
@@ -20,5 +23,6 @@ def experiment(config: str = "toy", overrides: list[str] = []) -> Run:
     """
     run = Run(load_config(config, overrides), pages.track)
     stages.check(run)
-    pages.show_report(story.experiment(run, task))
+    together = partial(side_by_side, given=slots(run.config.machine))
+    pages.show_report(story.experiment(run, task, together))
     return run

@@ -1,6 +1,7 @@
 """What an experiment does, in its order, told once: for Prefect's flow, and for a run that has nothing to build."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from flows import data_stages, recipes, stages
@@ -23,21 +24,41 @@ def directly(stage: Callable[[Run, *Ts], R], /) -> Callable[[Run, *Ts], R]:
     return stage
 
 
-def experiment(run: Run, via: Via) -> Artifact:
-    """From label maps to the report, which it returns: paint images, train every method, evaluate, compare."""
+Together = Callable[[Mapping[str, Callable[[], stages.Result]]], list[stages.Result]]
+"""Calls named functions and gives their results in order, in turn or side by side."""
+
+
+def in_turn(rows: Mapping[str, Callable[[], stages.Result]]) -> list[stages.Result]:
+    """One after the other."""
+    return [row() for row in rows.values()]
+
+
+def experiment(run: Run, via: Via, together: Together = in_turn) -> Artifact:
+    """From label maps to the report, which it returns: paint images, train every method, evaluate, compare. `together`
+    makes the rows of the report that are not there yet."""
     via(stages.world)(run)
     via(data_stages.labels)(run)
     images = via(stages.generated)(run) if run.config.generation else None
     scored = stages.Images(images, via(stages.alignment)(run, images.key, images.folder)) if images else None
     segmenter, evaluation = via(stages.segmenter), via(stages.evaluation)
-    results = []
-    for seed in run.config.training.seeds:
-        for method in run.config.training.methods:
-            model = segmenter(run, method, seed, images)
-            results.append(stages.Result(method, seed, model, evaluation(run, model.key, model.folder / "segmenter")))
+
+    def row(method: str, seed: int) -> stages.Result:
+        model = segmenter(run, method, seed, images)
+        return stages.Result(method, seed, model, evaluation(run, model.key, model.folder / "segmenter"))
+
+    rows = [(method, seed) for seed in run.config.training.seeds for method in run.config.training.methods]
+    missing = [pair for pair in rows if not _made(run, *pair)]
+    made = dict(zip(missing, together({f"{m}, seed {s}": partial(row, m, s) for m, s in missing}), strict=True))
+    results = [made[pair] if pair in made else row(*pair) for pair in rows]
     for name, (key, folder) in other_models(run).items():
         results.append(stages.Result(name, 0, None, evaluation(run, key, folder)))
     return via(stages.report)(run, scored, results)
+
+
+def _made(run: Run, method: str, seed: int) -> bool:
+    """Whether the row's segmenter and its scores are on this machine."""
+    model = stages.segmenter_recipe(run, method, seed)
+    return run.store.has(*model) and run.store.has(*stages.evaluation_recipe(run, run.key(model)))
 
 
 def finished(run: Run) -> bool:

@@ -1,6 +1,7 @@
 """A stage as a Prefect task: tried again where that may help, ended at its time limit, one at a time on the GPUs."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from prefect.tasks import exponential_backoff
 from flows.interrupts import listen_within_flow
 from flows.run import Run
 from flows.server.pages import progress_pages
+from flows.side_by_side import PLACE
 from flows.time_limits import EndedError, limited
 from pipeline.config.machine import Machine
 from pipeline.errors import StoreUnavailableError, UserError
@@ -40,10 +42,7 @@ def task(stage: Callable[[Run, *Ts], R]) -> Callable[[Run, *Ts], R]:
     def work(run: Run, *args: *Ts) -> R:
         listen_within_flow()
         with gpus(run.config.machine, stage.__name__):
-            hours = run.config.machine.timeout_hours.get(stage.__name__)  # type: ignore[call-overload]  # other names have none
-            if hours is None:
-                return stage(run, *args)
-            return limited(stage, run, args, hours, progress_pages())
+            return placed(stage, run, args)
 
     @functools.wraps(stage)
     def call(run: Run, *args: *Ts) -> R:
@@ -60,6 +59,20 @@ def task(stage: Callable[[Run, *Ts], R]) -> Callable[[Run, *Ts], R]:
         )(run, *args)
 
     return call
+
+
+def placed(stage: Callable[[Run, *Ts], R], run: Run, args: tuple[*Ts]) -> R:
+    """The stage in this process; in one of its own if it has a time limit, or is one of several side by side."""
+    hours = run.config.machine.timeout_hours.get(stage.__name__)  # type: ignore[call-overload]  # other names have none
+    place, page = PLACE.get(), progress_pages()
+    if place is None:
+        return stage(run, *args) if hours is None else limited(stage, run, args, hours, page)
+
+    def tell(description: str, done: int, total: int) -> None:
+        page(description, done, total)
+        place.tell(description, done, total)
+
+    return limited(stage, run, args, math.inf if hours is None else hours, tell, place.environment)
 
 
 def run_name() -> str:
@@ -90,6 +103,8 @@ def _slots(machine: Machine, stage: str) -> int:
     """GPUs of this machine that the stage uses."""
     if stage not in GPU_STAGES or machine.device == "cpu" or machine.executor == "ray":
         return 0
+    if PLACE.get() is not None:  # a row's stages use what one training uses
+        return machine.processes
     import torch  # slow to import
 
     present = torch.cuda.device_count()

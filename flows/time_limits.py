@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -18,7 +18,7 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import TryAgainError, UserError
 from pipeline.work.devices import out_of_memory
 from pipeline.work.interrupts import check
-from pipeline.work.progress import OnProgress, duration, telling
+from pipeline.work.progress import OnProgress, bar, duration, silent, telling
 
 R = TypeVar("R")
 
@@ -32,15 +32,24 @@ class EndedError(TryAgainError):
     """A stage's process was ended, at its limit or from outside. What it had finished is kept: trying again goes on."""
 
 
-def limited(stage: Callable[..., R], run: Run, arguments: tuple[Any, ...], hours: float, on_progress: OnProgress) -> R:
+def limited(
+    stage: Callable[..., R],
+    run: Run,
+    arguments: tuple[Any, ...],
+    hours: float,
+    on_progress: OnProgress,
+    environment: Mapping[str, str] | None = None,
+) -> R:
     """`stage(run, *arguments)` in a new process with at most `hours`; it must be importable.
+
+    With an `environment` of its own the process is one of several side by side: it draws no bar, but tells.
 
     An interrupt of this process ends the stage too, as does this process's own death. Raises EndedError where the
     stage was ended, its UserError, or a RuntimeError with its traceback.
     """
     spawn = multiprocessing.get_context("spawn")  # CUDA and threads survive no fork
     told, tells = spawn.Pipe(duplex=False)
-    target = (stage, run.config, arguments, tells)
+    target = (stage, run.config, arguments, tells, environment)
     process = spawn.Process(target=_work, args=target, name=stage.__name__)  # no daemon: it starts workers
     resource_tracker.ensure_running()  # before the signal is blocked: its own start unblocks it in Python 3.11
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: a terminal's Ctrl-C comes by us
@@ -62,6 +71,7 @@ def _outcome(process: SpawnProcess, told: Connection, hours: float, on_progress:
     """What the stage returned, and the history of its run. Raises what it raised."""
     deadline = time.monotonic() + 3600 * hours
     while (left := deadline - time.monotonic()) > 0:
+        check()  # in a thread, where no signal's exception arrives
         alive = process.is_alive()  # asked before its last words are looked for
         try:
             message = told.recv() if told.poll(min(LOOK_S, left)) else None
@@ -91,13 +101,21 @@ def _outcome(process: SpawnProcess, told: Connection, hours: float, on_progress:
     )
 
 
-def _work(stage: Callable[..., Any], config: ExperimentConfig, arguments: tuple[Any, ...], tells: Connection) -> None:
+def _work(
+    stage: Callable[..., Any],
+    config: ExperimentConfig,
+    arguments: tuple[Any, ...],
+    tells: Connection,
+    environment: Mapping[str, str] | None,
+) -> None:
     """What the process does: the stage; it tells progress, and at last the result or the error."""
     os.setsid()
+    os.environ.update(environment or {})  # before torch looks for GPUs
     interrupts.listen()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        run = Run(config, telling(lambda *progress: tells.send(("progress", progress))))
+        draw = bar if environment is None else silent
+        run = Run(config, telling(lambda *progress: tells.send(("progress", progress)), draw))
         result = stage(run, *arguments)
         check()
         tells.send(("done", (result, run.history)))

@@ -132,14 +132,14 @@ def log(text: str) -> None:
     print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
-def telling(on_progress: OnProgress) -> Track:
-    """`bar` that also tells `on_progress` how far it is: every few seconds, and at the end of a long loop."""
+def telling(on_progress: OnProgress, draw: Track = bar) -> Track:
+    """`draw` that also tells `on_progress` how far it is: every few seconds, and at the end of a long loop."""
 
     def track(
         items: Iterable[T], /, *, total: int, description: str, done: int = 0, note: Callable[[], str] = str
     ) -> Iterator[T]:
         told = start = time.monotonic()
-        for item in bar(items, total=total, description=description, done=done, note=note):
+        for item in draw(items, total=total, description=description, done=done, note=note):
             yield item
             done += 1
             if time.monotonic() - told >= TELL_EVERY_S:

@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.side_by_side import Slot
 from pipeline.files import file_sha256
 from pipeline.store.artifacts import ArtifactStore
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 CACHED = """
 import sys
 from flows.cli import app
+from flows.side_by_side import Slot
 
 app(["run", sys.argv[1]], standalone_mode=False)
 print(sorted({"accelerate", "datasets", "diffusers", "prefect", "ray", "torch", "transformers"} & set(sys.modules)))
@@ -48,7 +50,9 @@ def flexseg(*arguments: str) -> Result:
 
 
 def manifests(store: Path) -> dict[Path, str]:
-    return {path: file_sha256(path) for path in store.glob("*/*/manifest.json")}
+    """Those of finished artifacts: an interrupt may come between a manifest and its folder's renaming."""
+    found = [path for path in store.glob("*/*/manifest.json") if path.parent.suffix != ".partial"]
+    return {path: file_sha256(path) for path in found}
 
 
 @pytest.mark.timeout(900)  # busy machines take minutes to import torch, diffusers and prefect
@@ -209,3 +213,23 @@ def test_killed_in_the_middle_and_continued(tmp_path: Path, config: Path, number
     assert before.items() <= after.items() and len(after) == sum(STAGES.values())
     assert not list((tmp_path / "store").glob("*/*.partial"))
     assert "Report: " in (tmp_path / "out").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("prefect_home")
+def test_a_flow_makes_its_rows_side_by_side(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two GPUs that are simulated: three rows, the same artifacts as in turn, and nothing in it twice."""
+    monkeypatch.setattr("flows.experiment.slots", lambda machine: [Slot(("0",)), Slot(("1",))])
+    result = flexseg("run", str(config))
+    assert result.exit_code == 0, result.output
+    made = manifests(tmp_path / "store")
+    assert {stage: sum(path.parts[-3] == stage for path in made) for stage in STAGES} == STAGES
+    rows = json.loads((tmp_path / "runs" / "mini" / "report.json").read_text())["methods"]
+    assert [row["name"] for row in rows] == ["source-only", "cross-entropy", "flex-seg"]
+    spans = [
+        (manifest["started"], manifest["finished"])
+        for path in (tmp_path / "store" / "segmenter").glob("*/manifest.json")
+        if (manifest := json.loads(path.read_text()))
+    ]
+    assert max(start for start, _ in sorted(spans)[:2]) < min(end for _, end in spans), "two were trained at once"

@@ -1,0 +1,88 @@
+"""Trainings side by side, for machines with more GPUs than one training takes.
+
+A row of the report (train by one method from one seed, then score) is given a slot: as many GPUs as `machine.processes`
+says. Its stages run in processes of their own that see these GPUs alone, so that nothing that one row does to a device
+or to its process reaches another one. Rows begin as slots become free, and a model is scored while others still train.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextvars import ContextVar, copy_context
+from queue import SimpleQueue
+from typing import NamedTuple, TypeVar
+
+from pipeline.config.machine import Machine
+from pipeline.work.board import board
+from pipeline.work.progress import OnProgress
+
+R = TypeVar("R")
+
+
+class Slot(NamedTuple):
+    """The GPUs of one row, as `CUDA_VISIBLE_DEVICES` names them."""
+
+    devices: tuple[str, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What lets a process see these alone."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)}
+
+
+class Place(NamedTuple):
+    """Where the stages of a row are made, and who hears how far they are."""
+
+    environment: Mapping[str, str]
+    tell: OnProgress
+
+
+PLACE: ContextVar[Place | None] = ContextVar("PLACE", default=None)
+"""The place of the row that this thread is about; None for stages that may use the whole machine."""
+
+
+def slots(machine: Machine) -> list[Slot]:
+    """This machine's GPUs in groups of `machine.processes`, without a rest that is too small; none where rows are made
+    in turn: on the CPU, of which one training uses all cores, and on Ray, which places processes itself."""
+    if machine.device == "cpu" or machine.executor == "ray" or "RANK" in os.environ:
+        return []
+    import torch  # slow to import
+
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = names or [str(k) for k in range(torch.cuda.device_count())]
+    size = machine.processes
+    return [Slot(tuple(names[k : k + size])) for k in range(0, len(names) - size + 1, size)]
+
+
+def side_by_side(rows: Mapping[str, Callable[[], R]], given: Sequence[Slot]) -> list[R]:
+    """What the named rows return, in their order: one per slot at a time; in turn where there is one slot or none.
+
+    When one fails, those that have begun go on to their end, which is kept; no other begins, and its error is raised.
+    An interrupt is raised at once in the main thread; the stages of the others end by `pipeline.work.interrupts`.
+    """
+    if len(given) < 2 or len(rows) < 2:
+        return [row() for row in rows.values()]
+    free: SimpleQueue[Slot] = SimpleQueue()
+    for slot in given:
+        free.put(slot)
+    with board() as shown, ThreadPoolExecutor(len(given)) as pool:
+
+        def in_slot(name: str, row: Callable[[], R]) -> R:
+            slot = free.get()  # there is one: no more threads than slots
+            PLACE.set(Place(slot.environment, shown.named(name)))
+            try:
+                return row()
+            finally:
+                free.put(slot)
+
+        # Each in a copy of the context, by which Prefect knows which flow a task belongs to.
+        begun: list[Future[R]] = [pool.submit(copy_context().run, in_slot, name, row) for name, row in rows.items()]
+        try:
+            wait(begun, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in begun:
+                future.cancel()  # those that have not begun
+    for future in begun:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            raise error
+    return [future.result() for future in begun]
