@@ -57,8 +57,8 @@ def experiment(run: Run, via: Via, together: Together = in_turn) -> Artifact:
 
 def _made(run: Run, method: str, seed: int) -> bool:
     """Whether the row's segmenter and its scores are on this machine."""
-    model = stages.segmenter_recipe(run, method, seed)
-    return run.store.has(*model) and run.store.has(*stages.evaluation_recipe(run, run.key(model)))
+    model = recipes.segmenter_recipe(run, method, seed)
+    return run.store.has(*model) and run.store.has(*recipes.evaluation_recipe(run, run.key(model)))
 
 
 def finished(run: Run) -> bool:

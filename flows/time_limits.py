@@ -125,6 +125,7 @@ def _work(
         tells.send(("failed", error))
     except Exception as error:
         tells.send(("failed", out_of_memory(error) or traceback.format_exc()))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what `_end` sends to what is left finds it ending
 
 
 def _end_with_parent() -> None:
