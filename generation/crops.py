@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,7 @@ KEPT_BYTES = 2**29
 
 
 class LabelReader:
-    """Reads label maps by scene id, shrunk to `label_height` px (nearest) where that is given.
+    """Reads label maps by scene id, shrunk to `label_height` px (nearest) where that is given. Threads may share it.
 
     The latest maps are kept decoded, up to `KEPT_BYTES`: plans and shards come back to the same ones.
     """
@@ -29,18 +30,22 @@ class LabelReader:
         self._height = label_height
         self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
+        self._keeping = Lock()
 
     def read(self, source: str) -> np.ndarray:
         """The (H, W) uint8 label map of scene `source`."""
-        if source in self._recent:
-            self._recent.move_to_end(source)
-            return self._recent[source]
+        with self._keeping:
+            if source in self._recent:
+                self._recent.move_to_end(source)
+                return self._recent[source]
         scene = self._scenes[source]
         label = shrink(load_label_map(scene.label, scene.ids), self._height)
-        self._recent[source] = label
-        self._bytes += label.nbytes
-        while self._bytes > KEPT_BYTES and len(self._recent) > 1:
-            self._bytes -= self._recent.popitem(last=False)[1].nbytes
+        with self._keeping:
+            if source not in self._recent:  # another thread may have read it meanwhile
+                self._recent[source] = label
+                self._bytes += label.nbytes
+            while self._bytes > KEPT_BYTES and len(self._recent) > 1:
+                self._bytes -= self._recent.popitem(last=False)[1].nbytes
         return label
 
     def crop(self, source: str, box: Box) -> np.ndarray:

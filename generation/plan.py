@@ -9,7 +9,7 @@ import numpy as np
 
 from generation.crops import LabelReader, check_sizes, draw_crop
 from pipeline.config.generation import PLAIN, GenerationConfig
-from pipeline.data.datasets import Scene
+from pipeline.data.datasets import AHEAD, CORES, Scene
 from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.data.statistics import count_labels
@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.requests import Box, GenerationRequest
 from pipeline.seeding import generator
 from pipeline.work.progress import Track, silent
+from pipeline.work.threads import in_order
 
 PLAN = "plan.jsonl"
 DEPENDS_ON = {
@@ -63,7 +64,9 @@ def plan(
         prompt = write_prompt(config, reader.crop(scene.id, box), condition)
         return GenerationRequest(f"{condition}-{k:06d}", scene.id, box, class_id, condition, prompt, config.seed)
 
-    return [request(*name) for name in progress(names, total=len(names), description="Planning")]
+    # Each request draws from a generator of its own, so the threads' order does not matter.
+    planning = in_order(lambda name: request(*name), names, ahead=AHEAD, threads=CORES)
+    return list(progress(planning, total=len(names), description="Planning"))
 
 
 def class_probabilities(config: GenerationConfig, pixels: np.ndarray, available: np.ndarray) -> np.ndarray:

@@ -15,7 +15,9 @@ from pipeline.config.generation import GenerationConfig
 from pipeline.data.datasets import Scene, find_scenes
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.data.rare_classes import rare_class_probabilities
+from pipeline.data.statistics import count_labels
 from pipeline.errors import UserError
+from pipeline.work.threads import in_order
 
 
 def config(**changes: object) -> GenerationConfig:
@@ -146,6 +148,20 @@ def test_memory_for_label_maps_is_bounded(scenes: list[Scene], monkeypatch: pyte
     for k, scene in enumerate(scenes):
         np.testing.assert_array_equal(maps[k], maps[k + len(scenes)])
         np.testing.assert_array_equal(maps[k], np.asarray(Image.open(scene.label)))
+
+
+def test_threads_share_a_reader(scenes: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generation.crops.KEPT_BYTES", 2 * 64 * 128)
+    reader, asked = LabelReader(scenes, None), [*scenes] * 50
+    for scene, label in zip(asked, in_order(lambda scene: reader.read(scene.id), asked, threads=8), strict=True):
+        np.testing.assert_array_equal(label, np.asarray(Image.open(scene.label)))
+    assert len(reader._recent) == 2 and reader._bytes == 2 * 64 * 128
+
+
+def test_counts_that_were_made_before_give_the_same_plan(scenes: list[Scene]) -> None:
+    for height in (None, 48):
+        pixels = count_labels(scenes, height).shrunk
+        assert plan(config(label_height=height), scenes, pixels=pixels) == plan(config(label_height=height), scenes)
 
 
 def test_one_hot_has_one_channel_per_class_and_ignore_last() -> None:
