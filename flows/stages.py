@@ -29,9 +29,10 @@ from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.machine import Machine
 from pipeline.data.statistics import Statistics
 from pipeline.errors import UserError
-from pipeline.store.artifacts import KEY_DIGITS, Artifact
+from pipeline.store.artifacts import Artifact, ArtifactStore
 from pipeline.store.building import Settings
 from pipeline.store.manifest import MANIFEST, provenance, read_manifest
+from pipeline.store.places import is_digits
 from pipeline.work.progress import bar
 from training.pretrained_encoders import check_pretrained
 
@@ -119,11 +120,12 @@ def alignment(run: Run, data_set: str, folder: Path) -> Artifact:
 def alignment_of(store: Path, data_set: Artifact) -> Path:
     """The folder of a data set's alignment scores: the newest ones in the store, else such as the default section
     gives, made now."""
-    made = [read_manifest(path.parent) for path in store.glob(f"{ALIGNMENT.name}/*/{MANIFEST}")]
+    folders = [path.parent for path in store.glob(f"{ALIGNMENT.name}/*/{MANIFEST}") if is_digits(path.parent.name)]
+    made = [read_manifest(folder) for folder in folders]
     own = [manifest for manifest in made if manifest.inputs["generated"] == data_set.key]
     if own:
         newest = max(own, key=lambda manifest: manifest.finished)
-        return store / ALIGNMENT.name / newest.key[:KEY_DIGITS]
+        return ArtifactStore(store).open(newest.key).folder  # verified
     run = Run(ExperimentConfig(name="export", machine=Machine(store=store)), bar)
     return alignment(run, data_set.key, data_set.folder).folder
 

@@ -17,8 +17,8 @@ from pipeline.store.places import check_root, is_digits
 from pipeline.store.remote import Remote
 from pipeline.store.shared_artifact import SharedArtifact, is_part
 
-BESIDE_A_RUN = ("labels", "plan")
-"""Stages whose artifacts are read while others are built, but enter no key: what they hold follows from the data."""
+LABELS, PLAN, SEGMENTER = "labels", "plan", "segmenter"
+"""Stages whose artifacts are read while those of others are built, and the stage that reads class statistics."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,25 @@ def needed_by(entries: Sequence[Entry], keep: Iterable[Entry]) -> set[str]:
     by_key = {entry.manifest.key: entry for entry in entries if entry.manifest}
     found: set[str] = set()
     sources: set[str] = set()
+    segmenters = False
     left = list(keep)
     while left:
         entry = left.pop()
         if entry.name not in found and entry.manifest:
             found.add(entry.name)
-            sources |= set(entry.manifest.inputs.values())
+            segmenters = segmenters or entry.stage == SEGMENTER
+            if entry.stage not in {LABELS, PLAN}:
+                sources |= set(entry.manifest.inputs.values())
             left += [by_key[key] for key in entry.manifest.inputs.values() if key in by_key]
-    beside = [entry for entry in entries if entry.stage in BESIDE_A_RUN and entry.manifest]
-    return found | {
-        entry.name for entry in beside if entry.manifest and sources.issuperset(entry.manifest.inputs.values())
-    }
+    # Plans and class statistics enter no key, as they follow from the data. A plan is told by the label maps that its
+    # images were painted from; a segmenter's key holds its photographs too, so any statistics may be its own.
+    for entry in entries:
+        if entry.manifest and (
+            (entry.stage == PLAN and sources.issuperset(entry.manifest.inputs.values()))
+            or (entry.stage == LABELS and segmenters)
+        ):
+            found.add(entry.name)
+    return found
 
 
 def runs_named(entries: Sequence[Entry], names: Collection[str]) -> list[Entry]:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -113,19 +114,24 @@ def test_prune_keeps_the_labels_and_the_plan_of_a_run(tmp_path: Path) -> None:
     """Issue 16: they enter no key, but what the run trained on and painted was counted and planned there."""
     store = ArtifactStore(tmp_path / "store")
 
-    def planned(source: str) -> list[Artifact]:
+    def planned(maps: str) -> list[Artifact]:
         def build(folder: Path) -> None:
-            (folder / "file").write_text(source)
+            (folder / "file").write_text(maps)
 
-        labels = store.get_or_build(Stage("labels", 1), {"domain": "d"}, {"scenes": source}, build)
-        plan = store.get_or_build(Stage("plan", 1), {"counts": {"fog": 1}}, {"source": source}, build)
-        model = store.get_or_build(Stage("segmenter", 1), {"seed": 0}, {"source": source}, build)
-        return [labels, plan, model, make(store, "report", {"name": source}, model=model)]
+        labels = store.get_or_build(Stage("labels", 1), {"height": None}, {"source": maps}, build)
+        plan = store.get_or_build(Stage("plan", 1), {"counts": {"fog": 1}}, {"source": maps}, build)
+        images = store.get_or_build(Stage("generated", 1), {"steps": 2}, {"source": maps}, build)
+        inputs = {"source": f"{maps} and photographs", "generated": images.key}
+        model = store.get_or_build(Stage("segmenter", 1), {"seed": 0}, inputs, build)
+        return [labels, plan, images, model, make(store, "report", {"name": maps}, model=model)]
 
     kept, other = planned("mine"), planned("other")
     assert cache("prune", "--keep-run", "mine", "--yes", "--store", store.root).stdout.count("deleted: ") == 4
-    assert left(store.root) == {name(artifact) for artifact in kept}
-    assert not any(artifact.folder.exists() for artifact in other)
+    assert left(store.root) == {name(artifact) for artifact in (*kept, other[0])}, "statistics are small and stay"
+    for artifact in kept[3:]:
+        shutil.rmtree(artifact.folder)
+    cache("prune", "--older-than", 0, "--yes", "--store", store.root)
+    assert not left(store.root), "nothing needs them"
 
 
 def test_prune_keeps_registered_models_however_they_are_named(tmp_path: Path) -> None:
