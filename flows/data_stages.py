@@ -7,9 +7,22 @@ import numpy as np
 from flows.domains import Domain, say
 from flows.recipes import class_statistics_recipe
 from flows.run import Run
-from pipeline.data.statistics import Statistics, absent_classes, check_labeled, count_labels
+from pipeline.data.datasets import Scene
+from pipeline.data.statistics import (
+    LabelCounts,
+    Statistics,
+    absent_classes,
+    check_labeled,
+    count_label,
+    count_labels,
+    label_warnings,
+)
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact
+from pipeline.work.threads import in_order
+
+SAMPLED = 32
+"""Label maps of a target that are looked at before it is evaluated on: a fraction of a second each at most."""
 
 
 def check_images(domain: Domain) -> None:
@@ -60,6 +73,24 @@ def class_statistics(run: Run) -> Artifact:
         if absent and len(absent) < found.pixels.shape[1]:
             say(f"{run.source.name}: no label map holds {', '.join(absent)}")
     return artifact
+
+
+def warn_of_labels(domain: Domain) -> None:
+    """Says what looks wrong in a sample of a target's label maps; `flexseg data check` looks at all of them.
+
+    Files that cannot be read are left to the evaluation, which skips and lists them.
+    """
+    scenes = domain.scenes[:: max(1, len(domain.scenes) // SAMPLED)]
+    counted = [(scene, counts) for scene, counts in zip(scenes, in_order(_counted, scenes), strict=True) if counts]
+    for warning in label_warnings([scene for scene, _ in counted], [counts for _, counts in counted]):
+        say(f"{domain.name}, {len(counted)} of its label maps: {warning}")
+
+
+def _counted(scene: Scene) -> LabelCounts | None:
+    try:
+        return count_label(scene)
+    except UserError:
+        return None
 
 
 def training_pixels(run: Run) -> np.ndarray:

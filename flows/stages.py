@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.data_stages import check_crop, check_images, class_statistics, training_pixels
+from flows.data_stages import check_crop, check_images, class_statistics, training_pixels, warn_of_labels
 from flows.executors import check_cluster, training, units
 from flows.recipes import (
     ALIGNMENT,
@@ -182,6 +182,8 @@ def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
         section, machine = run.config.evaluation, run.config.machine
         load = partial(load_predict, folder_of_model, section)
         domains = {domain.name: domain.scenes for domain in run.targets}
+        for domain in run.targets:
+            warn_of_labels(domain)
         inputs = [folder_of_model, *(scenes[0].label for scenes in domains.values())]
         execute = units(machine, inputs=inputs, most_on_cpu=1)  # whose threads use all cores
         evaluate(load, domains, section, folder, machine=machine, progress=run.progress, execute=execute)

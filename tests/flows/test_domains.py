@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from flows import data_stages, recipes
+from flows.domains import say
 from flows.run import Run
 from pipeline.config.experiment import load_config
 from pipeline.data import fingerprints
@@ -69,6 +70,21 @@ def test_case_09_a_file_that_changed_under_its_old_date(
     assert ((root / file).stat().st_size, (root / file).stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
     after = keys(run())
     assert {what.split()[0].removesuffix(",") for what in before if before[what] != after[what]} == set(changed.split())
+
+
+def test_label_maps_of_a_target_that_do_not_look_right(
+    run: Callable[..., Run], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The target's are all ignored; one of them cannot be read, which is for the evaluation to say."""
+    say.cache_clear()
+    write(root / "bdd/labels/sem_seg/masks/val/0.png", np.full((64, 128), 255, np.uint8))
+    (root / "bdd/labels/sem_seg/masks/val/1.png").write_bytes(b"")
+    (target,) = run().targets
+    assert len(target.scenes) == 2
+    capsys.readouterr()
+    data_stages.warn_of_labels(target)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: bdd, 1 of its label maps: 100.0% of all px are ignored")
 
 
 def test_copies_of_a_data_set_share_artifacts_through_one_remote(
