@@ -165,13 +165,7 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
     assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
     pairs = source_pairs(config, rare)
     scenes = training if pairs is None else [training[index] for index, _ in pairs]
-    pools: list[ImagePool] = [ScenePool(scenes, config.source_size, keep_ratio=config.source_keep_ratio)]
-    if job.method.generated:
-        excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
-        with accelerator.main_process_first():
-            write = accelerator.is_main_process
-            pool = GeneratedPool(job.generated, config, excluded=excluded, copy=copy, write=write, scored=job.scored)
-            pools.append(pool)
+    pools = _pools(job, accelerator, scenes, held_out)
     segmenter = Segmenter.create(config.network, derive_seed(job.seed, "network"), config.scale)
     state = StepState.create(config, job.method, segmenter)
     optimizer, schedule = build_optimizer(segmenter, config.optimizer, config.iterations)
@@ -203,6 +197,20 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         loader_workers=machine.loader_workers,
     )
     return loop, ScenePool(held_out, config.source_size, keep_ratio=config.source_keep_ratio)
+
+
+def _pools(job: Job, accelerator: Accelerator, scenes: Sequence[Scene], held_out: Sequence[Scene]) -> list[ImagePool]:
+    """What is trained on: the source's `scenes`, and the generated images that show no held-out scene."""
+    config = job.config
+    pools: list[ImagePool] = [ScenePool(scenes, config.source_size, keep_ratio=config.source_keep_ratio)]
+    if job.method.generated:
+        excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
+        # One rank writes the copy, the others find it there.
+        with accelerator.main_process_first():
+            write = accelerator.is_main_process
+            pool = GeneratedPool(job.generated, config, excluded=excluded, copy=copy, write=write, scored=job.scored)
+            pools.append(pool)
+    return pools
 
 
 def _class_pixels(job: Job, training: Sequence[Scene]) -> np.ndarray:
