@@ -70,7 +70,7 @@ class Difference(NamedTuple):
 
 
 UNSCORED = Difference(math.nan, math.nan, math.nan, math.nan)
-"""Of models that have nothing in common that could be scored."""
+"""The difference of models that have nothing in common that could be scored."""
 
 
 class _Spread(NamedTuple):

@@ -38,7 +38,7 @@ class ExperimentConfig(Section):
     `flexseg weights train`; `machine` never enters an artifact's key."""
 
     name: str
-    """Of the run, and of the link to its report: one part of a path."""
+    """Name of the run, and of the link to its report: one part of a path."""
     data: DataConfig = DataConfig()
     generation: GenerationConfig | None = None
     alignment: AlignmentConfig = AlignmentConfig()

@@ -14,7 +14,7 @@ WEATHERS = ("snowy", "rainy", "sunny", "foggy", "night")
 PLAIN = "plain"
 KeptNoise = Literal["scheduler", "released"]
 Images = Annotated[int, Field(ge=0, le=10**7)]
-"""Of a condition. More would be planned for days, in memory."""
+"""How many a condition may have. More would be planned for days, in memory."""
 
 
 class FusionConfig(Section):

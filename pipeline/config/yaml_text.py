@@ -11,7 +11,7 @@ from pipeline.errors import UserError, one_line
 MOST_BYTES = 256_000
 MOST_DEPTH = 40
 MOST_VALUES = 10_000
-"""Of a whole text, with what its anchors stand for counted wherever they are used."""
+"""So many values a whole text may have, with what its anchors stand for counted wherever they are used."""
 
 
 class FromFile(str):
