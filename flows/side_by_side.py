@@ -6,6 +6,7 @@ or to its process reaches another one. Rows begin as slots become free, and a mo
 """
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
@@ -54,6 +55,10 @@ def slots(machine: Machine) -> list[Slot]:
     return [Slot(tuple(names[k : k + size])) for k in range(0, len(names) - size + 1, size)]
 
 
+class NotBegunError(Exception):
+    """A row that was not begun, because another one had failed."""
+
+
 def side_by_side(rows: Mapping[str, Callable[[], R]], given: Sequence[Slot]) -> list[R]:
     """What the named rows return, in their order: one per slot at a time; in turn where there is one slot or none.
 
@@ -66,12 +71,18 @@ def side_by_side(rows: Mapping[str, Callable[[], R]], given: Sequence[Slot]) -> 
     for slot in given:
         free.put(slot)
     with board() as shown, ThreadPoolExecutor(len(given)) as pool:
+        ends = threading.Event()
 
         def in_slot(name: str, row: Callable[[], R]) -> R:
+            if ends.is_set():
+                raise NotBegunError(name)
             slot = free.get()  # there is one: no more threads than slots
             PLACE.set(Place(slot.environment, shown.named(name)))
             try:
                 return row()
+            except BaseException:
+                ends.set()  # here: this thread takes the next row before another one learns of the error
+                raise
             finally:
                 free.put(slot)
 
@@ -79,10 +90,11 @@ def side_by_side(rows: Mapping[str, Callable[[], R]], given: Sequence[Slot]) -> 
         begun: list[Future[R]] = [pool.submit(copy_context().run, in_slot, name, row) for name, row in rows.items()]
         try:
             wait(begun, return_when=FIRST_EXCEPTION)
-        finally:
-            for future in begun:
-                future.cancel()  # those that have not begun
-    for future in begun:
-        if not future.cancelled() and (error := future.exception()) is not None:
+        except BaseException:  # Ctrl-C, or what a signal's handler raises
+            ends.set()
+            raise
+    errors = [error for future in begun if (error := future.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, NotBegunError):
             raise error
     return [future.result() for future in begun]
