@@ -173,6 +173,7 @@ class ArtifactStore:
 
     def _publish(self, partial: Path, folder: Path) -> None:
         """The artifact is whole: from here on it exists."""
+        # It was just written and hashed, or just fetched and compared: it need not be read once more.
         self._verified.add(folder)
         os.rename(partial, folder)
         fsync_folder(folder.parent)

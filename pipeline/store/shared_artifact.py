@@ -68,6 +68,7 @@ class SharedArtifact(NamedTuple):
     def publish(self, folder: Path) -> bool:
         """Sends the finished artifact in `folder`. False if another builder's was published before."""
         data = (folder / MANIFEST).read_bytes()
+        # Contents before the manifest that names them: whoever sees a manifest finds all of its files.
         self.send(folder, parse_manifest(data).files)
         return self.remote.create(f"{self.name}/{MANIFEST}", data)
 
@@ -84,6 +85,7 @@ class SharedArtifact(NamedTuple):
     def send(self, folder: Path, files: Mapping[str, StoredFile]) -> None:
         """Makes sure that the files' contents are there."""
         there = self.remote.sizes(f"{self.name}/files")
+        # By content, not by name: what another builder of the same artifact has sent is not sent again.
         sources = {entry.sha256: (inside(folder, name), entry.size) for name, entry in files.items()}
         missing = [
             (path, sha256)
@@ -114,6 +116,7 @@ class SharedArtifact(NamedTuple):
 
     def sweep(self) -> None:
         """Deletes the locks, and contents that the published manifest does not name (older checkpoints)."""
+        # Only while the manifest is there: without one, another builder may be about to name these contents in its own.
         manifest = self.manifest()
         needed = {entry.sha256 for entry in manifest.files.values()} if manifest else set()
         for path in self.remote.sizes(f"{self.name}/locks"):
@@ -124,6 +127,7 @@ class SharedArtifact(NamedTuple):
 
     def delete(self) -> None:
         """Deletes all of it, the manifest first."""
+        # In the order in which it was made, backwards: nobody finds a manifest whose files are going.
         self.remote.remove(f"{self.name}/{MANIFEST}")
         for path in self.remote.sizes(self.name):
             self.remote.remove(path)
