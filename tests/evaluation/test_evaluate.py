@@ -123,6 +123,28 @@ def test_an_interrupted_evaluation_scores_no_unit_twice(tmp_path: Path, monkeypa
     assert [item["id"] for item in results(tmp_path / "out")["a/fog"]["skipped"]] == ["scene3"]
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "swapped", "another's"])
+def test_damaged_parts_of_an_interrupted_evaluation_are_scored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Case F07: an empty part ended in "Aborted.", a cut one in a traceback."""
+    monkeypatch.setattr("evaluation.evaluate.UNIT", 2)
+    domains = {"fog": write_scenes(tmp_path / "fog", 6)}
+    score(read_truth, domains, EvaluationConfig(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        score(read_truth, domains, EvaluationConfig(), tmp_path / "out", progress=interrupted_after(4))
+    first, second = sorted((tmp_path / "out/.work/parts").iterdir())[:2]
+    data, other = first.read_bytes(), second.read_bytes()
+    changed = {"flipped": bytes([*data[:99], data[99] ^ 1, *data[100:]]), "cut": data[:-5], "empty": b""}
+    first.write_bytes(changed.get(damage, other))
+    if damage == "swapped":
+        second.write_bytes(data)
+    ticks: list[object] = []
+    score(read_truth, domains, EvaluationConfig(), tmp_path / "out", progress=counting(ticks))
+    assert file_table(tmp_path / "out") == file_table(tmp_path / "whole")
+    assert len(ticks) >= (4 if damage == "swapped" else 2)
+
+
 def test_a_finished_evaluation_is_left_alone(tmp_path: Path) -> None:
     domains = {"fog": write_scenes(tmp_path / "fog", 1)}
     score(read_truth, domains, EvaluationConfig(), tmp_path / "out")

@@ -74,6 +74,24 @@ def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes
     assert digests(tmp_path / "resumed") == digests(tmp_path / "whole")
 
 
+def test_damaged_shards_of_an_interrupted_set_are_painted_again(
+    tiny_weights: Path, scenes: list[Scene], tmp_path: Path
+) -> None:
+    """Case F07: a flipped bit and two swapped shards became the finished data set; a cut one ended every try."""
+    settings = tiny_generation(tiny_weights)
+    requests = plan(settings, scenes)
+    generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
+    whole = digests(tmp_path / "set")
+    first, second, third = sorted((tmp_path / "set/data").iterdir())
+    data, other, made = first.read_bytes(), second.read_bytes(), third.stat().st_mtime_ns
+    damages = [(bytes([*data[:200], data[200] ^ 4, *data[201:]]), other), (data[:-7], b""), (other, data)]
+    for damaged, also in damages:
+        first.write_bytes(damaged)
+        second.write_bytes(also)
+        generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
+        assert digests(tmp_path / "set") == whole and third.stat().st_mtime_ns == made
+
+
 def test_joining_paints_what_is_left_and_leaves_the_rest_to_the_other_call(
     tiny_weights: Path, scenes: list[Scene], tmp_path: Path
 ) -> None:
