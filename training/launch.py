@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from pipeline.errors import UserError
+from pipeline.errors import TryAgainError, UserError
 
 TIMEOUT = timedelta(days=1)
 """For a rank that waits for the others. A dead rank is noticed at once, as its connection breaks."""
@@ -49,7 +49,8 @@ def run_on_ranks(count: int, device: str, work: Callable[..., None], arguments: 
     """Calls `work(*arguments, stop)` in `count` new processes that form a process group, and waits for them.
 
     An interrupt makes `stop` true, waits until all ranks have come to an end by it, and then propagates; a second one
-    ends them at once. UserError: that of a rank, or a rank that was ended from outside. `work` must be importable.
+    ends them at once. UserError: that of a rank; TryAgainError: a rank that was ended from outside. `work` must be
+    importable.
     """
     spawn = multiprocessing.get_context("spawn")
     stop, errors = spawn.Event(), spawn.SimpleQueue()
@@ -63,9 +64,10 @@ def run_on_ranks(count: int, device: str, work: Callable[..., None], arguments: 
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
             if not errors.empty():
-                raise UserError(errors.get()) from None
+                kind, message = errors.get()
+                raise kind(message) from None
             if isinstance(error, ProcessExitedException):
-                raise UserError(
+                raise TryAgainError(
                     f"a training process was ended from outside ({error}), perhaps for want of memory; the last"
                     " checkpoint is kept: the same command continues from it"
                 ) from None
@@ -134,7 +136,7 @@ def _on_rank(rank: int, world: _World, stop: Any, errors: Any, work: Callable[..
     try:
         work(*arguments, lambda: stop.is_set() or not parent.is_alive())
     except UserError as error:
-        errors.put(str(error))
+        errors.put((TryAgainError if isinstance(error, TryAgainError) else UserError, str(error)))
         raise
     distributed.destroy_process_group()
 

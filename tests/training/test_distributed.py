@@ -21,7 +21,7 @@ from torch import distributed, nn
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene, class_pixels
-from pipeline.errors import UserError
+from pipeline.errors import TryAgainError, UserError
 from pipeline.work.progress import silent
 from training import ranks
 from training.checkpoints import checkpoints
@@ -160,6 +160,8 @@ def test_the_number_of_started_processes_must_be_the_one_asked_for(job: Job, mon
 def _misbehave(how: str, stop: Callable[[], bool]) -> None:
     if how == "error" and ranks.rank() == 1:
         raise UserError("image 7 is broken: correct it")
+    if how == "unreachable" and ranks.rank() == 1:
+        raise TryAgainError("the disk did not answer")
     if how == "killed" and ranks.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "interrupted":
@@ -173,12 +175,18 @@ def _misbehave(how: str, stop: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "message"), [("error", "^image 7 is broken: correct it$"), ("killed", "ended from outside .*SIGKILL")]
+    ("how", "message", "kind"),
+    [
+        ("error", "^image 7 is broken: correct it$", UserError),
+        ("unreachable", "^the disk did not answer$", TryAgainError),
+        ("killed", "ended from outside .*SIGKILL", TryAgainError),
+    ],
 )
-def test_a_failing_rank_ends_all(how: str, message: str) -> None:
+def test_a_failing_rank_ends_all(how: str, message: str, kind: type[UserError]) -> None:
+    """What may go well when it is tried again says so, as everywhere: flows then retry it."""
     with pytest.raises(UserError, match=message) as error:
         run_on_ranks(2, "cpu", _misbehave, (how,))
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and type(error.value) is kind
 
 
 @pytest.mark.slow
