@@ -109,7 +109,7 @@ def _zip() -> bytes:
         (b"\xef\xbb\xbf \n<HTML>", "is a web page"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a git-lfs pointer"),
-        (gzip.compress(b"x"), "is a packed archive"),
+        (gzip.compress(b"x", mtime=0), "is a packed archive"),
         (_tar(), "is a packed archive"),
         (b"7z\xbc\xaf\x27\x1c", "is a packed archive"),
         (_zip(), "is a zip archive, but none of torch"),
