@@ -52,12 +52,9 @@ APPROXIMATE: Mapping[str, dict[str, Any]] = {
     "sparse cover": {"fusion": {"cover": "sparse"}},
     "UniPC, half the steps": {"scheduler": "unipc", "steps": 10, "fusion": SCHEDULED},
     "DPM-Solver, half the steps": {"scheduler": "dpm-solver", "steps": 10, "fusion": SCHEDULED},
-    "features of every 2nd step": {"feature_cache": 2},
-    "features of every 3rd step": {"feature_cache": 3},
-    "sparse cover, UniPC, half the steps, features of every 2nd": {
+    "sparse cover, UniPC, half the steps": {
         "scheduler": "unipc",
         "steps": 10,
-        "feature_cache": 2,
         "fusion": {**SCHEDULED, "cover": "sparse"},
     },
 }

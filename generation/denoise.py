@@ -9,7 +9,6 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 
-from generation.features import FeatureCache, feature_cache
 from generation.models import Generator
 from generation.schedulers import Kept, draws_from, make_scheduler, noised
 from generation.windows import Window
@@ -28,12 +27,10 @@ class Group(NamedTuple):
 
 
 class Views(NamedTuple):
-    """All that the networks see in one step: groups of windows, in how many windows each cell lies (B, 1, h, w), and
-    the features that steps share."""
+    """All that the networks see in one step: groups of windows, and in how many windows each cell lies (B, 1, h, w)."""
 
     groups: Sequence[Group]
     coverage: Tensor
-    cache: FeatureCache
 
 
 @torch.inference_mode()
@@ -64,17 +61,18 @@ def denoise(
     else:
         limit = window_batch
     halves = text if config.guidance != 1 else text[1:]  # then the prompted half is all there is
-    with (
-        embedded_conditions(generator.controlnet) as embedding,
-        feature_cache(generator, config.feature_cache) as cache,
-    ):
+    with embedded_conditions(generator.controlnet) as embedding:
+        # What is the same at every step is made once: cuts of the condition, embedded, and text for every window.
         groups = make_groups(windows, limit, condition, halves, condition.shape[-1] // noise.shape[-1], embedding)
-        views = Views(groups, coverage(windows, noise), cache)
+        views = Views(groups, coverage(windows, noise))
         for step, t in enumerate(scheduler.timesteps):
+            # All windows look at the same latents, so their order does not matter and none sees another's result.
             inputs = scheduler.scale_model_input(latents, t)
             prediction = predict(generator, views, inputs, t, step, config)
             latents = scheduler.step(prediction, t, latents, **draws_from(scheduler, random)).prev_sample
             if kept is not None:
+                # What the first pass made comes back as noisy as its surroundings are now, so that the next step
+                # paints small things against it; after the last step it is there exactly.
                 latents = torch.where(kept.cells, noised(scheduler, kept, step), latents)
     return latents
 
@@ -127,14 +125,13 @@ def predict(
     """
     alone = round(config.control_start * config.steps)
     scale = 0.0 if step < alone else config.control_scale
-    views.cache.reuse = step % config.feature_cache != 0 and step != alone
     total = torch.zeros_like(inputs)
-    for index, group in enumerate(views.groups):
-        views.cache.group = index
+    for group in views.groups:
         prediction = predict_group(generator, group, inputs, t, scale).float()
         if len(prediction) == 1:
             guided = prediction[0]
         else:
+            # Classifier-free guidance: away from what the networks would paint without the prompt.
             empty, prompted = prediction
             guided = empty + config.guidance * (prompted - empty)
         # one after another: on a GPU index_add_ adds in an order of its own, and so rounds differently every time

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,13 @@ def _shipped(reference: str) -> hub.FoundFolder | None:
 
 
 def _check_fit(folders: Folders) -> None:
-    """UserError unless the ControlNet takes label maps and was made for a U-Net of this shape."""
+    """UserError unless the ControlNet takes label maps and was made for a U-Net of this shape, and the VAE scales."""
+    scale = _config(folders["vae"]).get("scaling_factor", 1.0)
+    if not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
+        raise UserError(
+            f"{folders['vae'] / 'config.json'} has a scaling_factor of {scale}, wanted a finite number above 0: fetch"
+            " or train the VAE again"
+        )
     unet, controlnet = (_config(folders[name]) for name in ("unet", "controlnet"))
     channels = controlnet.get("conditioning_channels", 3)
     if channels not in (NUM_CLASSES + 1, 3):

@@ -38,9 +38,12 @@ def fuse(
     height, width = small[0] * fusion.upscale, small[1] * fusion.upscale
     canvas = (height // generator.cell, width // generator.cell)
     shape = (generator.unet.config.in_channels, *canvas)
-    # one image at a time here and below: the VAE needs gigabytes for each at this size
+    # The first pass, enlarged, is what the second one keeps; one image at a time here and below, since the VAE needs
+    # gigabytes for each at this size.
     first = torch.cat([generator.encode(resize(image, (height, width))[None]) for image in images])
+    # Large areas keep their style and cost nothing; what is small in the image is painted anew, with more cells.
     cells = np.stack([kept_cells(label, canvas, fusion) for label in labels])
+    # The ControlNet sees the label map at the canvas's size: whole pixels, so repeating them is exact.
     large = labels.repeat(fusion.upscale, axis=1).repeat(fusion.upscale, axis=2)
     latents = denoise(
         generator,
@@ -58,7 +61,9 @@ def fuse(
         random=generators([derive_seed(seed, "second pass, steps") for seed in seeds]),
         window_batch=window_batch,
     )
-    return np.stack([resize(generator.decode(one[None])[0].numpy(), small) for one in latents])
+    return np.stack(
+        [resize(generator.decode(one[None], first=row)[0].numpy(), small) for row, one in enumerate(latents)]
+    )
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Reading networks and schedulers from folders in the diffusers layout."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from generation.folders import weights_file
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 
 def load(kind: Any, folder: Path) -> Any:
     """The network of class `kind` (diffusers or transformers) in `folder`: float32, evaluation mode, frozen.
 
-    UserError where its files are damaged or are another network's.
+    UserError where its files are damaged or are another network's, and where they lack tensors: the libraries would
+    fill these with random numbers and say so in a log line only.
     """
     diffusers_logging.disable_progress_bar()  # they take a second and would tear our own bar
     transformers_logging.disable_progress_bar()
@@ -26,22 +28,19 @@ def load(kind: Any, folder: Path) -> Any:
     if file is not None and ".fp16." in file.name:
         options["variant"] = "fp16"
     try:
-        network = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        network, report = kind.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{folder} does not load as a diffusers {kind.__name__} ({reason}): fetch or train it again"
+            f"{folder} does not load as a diffusers {kind.__name__} ({one_line(error)}): fetch or train it again"
         ) from error
+    if lacking := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{folder} lacks {len(lacking)} of a {kind.__name__}'s tensors ({', '.join(lacking[:3])}"
+            f"{', ...' if len(lacking) > 3 else ''}): fetch or train it again"
+        )
     return network.eval().requires_grad_(False)
-
-
-def load_tokenizer(kind: Any, folder: Path) -> Any:
-    """The tokenizer in `folder`."""
-    try:
-        return kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder} does not load as a tokenizer ({reason}): fetch it again") from error
 
 
 def load_scheduler(folder: Path, *, ddim: bool) -> Any:

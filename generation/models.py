@@ -12,10 +12,19 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from generation.crops import condition
 from generation.folders import weights_folders
-from generation.loading import load, load_scheduler, load_tokenizer
+from generation.loading import load, load_scheduler
 from generation.lora import merge_lora
+from generation.prompts import load_tokenizer
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.weights import GeneratorParts
+
+
+class NotFiniteError(ArithmeticError):
+    """An image came out as something else than numbers; `row` is its place in the batch."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"image {row} of the batch is not finite")
+        self.row = row
 
 
 @dataclass(frozen=True)
@@ -60,26 +69,25 @@ class Generator:
     @torch.inference_mode()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Text embeddings (B, tokens, D) of the prompts."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+        return embed(self.tokenizer, self.text_encoder, prompts)
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, H, W, 3) uint8 of latents (B, L, H / cell, W / cell)."""
-        images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    def decode(self, latents: Tensor, first: int = 0) -> Tensor:
+        """Images (B, H, W, 3) uint8 of latents (B, L, H / cell, W / cell).
+
+        NotFiniteError where a pixel is not finite, as it is wherever the latents are not: as a number from 0 to 255 it
+        would be black. `first` is the row of the first image in the caller's batch.
+        """
+        pixels = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
+        if not all(finite):
+            raise NotFiniteError(first + finite.index(False))
+        return to_images(pixels)
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> Tensor:
         """Latents (B, L, H / cell, W / cell) of images (B, H, W, 3) uint8: the mode of the VAE's distribution."""
-        pixels = torch.from_numpy(images.copy()).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
+        return self.vae.encode(to_pixels(images).to(self.device)).latent_dist.mode() * self.vae.config.scaling_factor
 
     def prepare(self, config: GenerationConfig, *, compiled: bool = False) -> None:
         """Make the networks ready for painting, in place and once: LoRA, precision, layout in memory, compiler."""
@@ -94,6 +102,28 @@ class Generator:
                 network.compile()
 
 
+def embed(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: Sequence[str]) -> Tensor:
+    """Text embeddings (B, tokens, D) of the prompts; gradients reach the encoder where they are on."""
+    tokens = tokenizer(
+        list(prompts),
+        padding="max_length",
+        truncation=True,
+        max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
+        return_tensors="pt",
+    )
+    return encoder(tokens.input_ids.to(encoder.device))[0]
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8 on the CPU."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
 def load_generator(weights: GeneratorParts | str, device: torch.device) -> Generator:
     """Load the generator that `generation.weights` names, in float32 and evaluation mode.
 
@@ -103,7 +133,7 @@ def load_generator(weights: GeneratorParts | str, device: torch.device) -> Gener
     return Generator(
         vae=load(AutoencoderKL, folders["vae"]).to(device),
         text_encoder=load(CLIPTextModel, folders["text_encoder"]).to(device),
-        tokenizer=load_tokenizer(CLIPTokenizer, folders["tokenizer"]),
+        tokenizer=load_tokenizer(folders["tokenizer"]),
         unet=load(UNet2DConditionModel, folders["unet"]).to(device),
         controlnet=load(ControlNetModel, folders["controlnet"]).to(device),
         scheduler=load_scheduler(folders["scheduler"], ddim=isinstance(weights, GeneratorParts)),

@@ -8,7 +8,7 @@ import torch
 from generation.crops import LabelReader
 from generation.denoise import denoise
 from generation.fusion import fuse
-from generation.models import Generator
+from generation.models import Generator, NotFiniteError
 from generation.schedulers import generators, starting_noise
 from generation.windows import grid
 from pipeline.config.generation import GenerationConfig
@@ -39,12 +39,21 @@ class Painter:
     def paint(
         self, requests: Sequence[GenerationRequest], reader: LabelReader
     ) -> Iterator[tuple[GenerationRequest, np.ndarray, np.ndarray]]:
-        """Each request with its image (H, W, 3) uint8 and its label map (H, W), in order."""
+        """Each request with its image (H, W, 3) uint8 and its label map (H, W), in order.
+
+        UserError where an image is not finite or of one colour: nobody would look at it before it is trained on.
+        """
         size = self._machine.generation_batch
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
             labels = np.stack([reader.crop(request.source, request.box) for request in batch])
-            images = self.images(labels, [r.prompt for r in batch], [r.seed for r in batch])
+            try:
+                images = self.images(labels, [r.prompt for r in batch], [r.seed for r in batch])
+            except NotFiniteError as error:
+                raise self._unusable(batch[error.row], "is not finite") from error
+            for request, image in zip(batch, images, strict=True):
+                if (image == image[0, 0]).all():
+                    raise self._unusable(request, "is of one colour")
             yield from zip(batch, images, labels, strict=True)
 
     def images(self, labels: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
@@ -59,6 +68,14 @@ class Painter:
         if self._config.fusion is None:
             return images
         return fuse(generator, images, labels, text, seeds, self._config, window_batch=self._machine.window_batch)
+
+    def _unusable(self, request: GenerationRequest, what: str) -> UserError:
+        config = self._config
+        return UserError(
+            f"the image that {config.weights_name} paints for request {request.id} {what}: lower generation.guidance"
+            f" (now {config.guidance:g}), set generation.precision to fp32 (now {config.precision}), or take other"
+            " weights: a training may have diverged"
+        )
 
     def _text(self, prompts: Sequence[str]) -> torch.Tensor:
         for prompt in prompts:

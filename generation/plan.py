@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from generation.crops import LabelReader, check_sizes, draw_crop
-from pipeline.config.generation import PLAIN, GenerationConfig
+from generation.prompts import fill_prompt, template_of
+from pipeline.config.generation import GenerationConfig
 from pipeline.data.datasets import AHEAD, CORES, Scene
-from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
+from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.data.statistics import count_labels
 from pipeline.errors import UserError
@@ -61,7 +62,8 @@ def plan(
         class_id = int(rng.choice(NUM_CLASSES, p=probabilities))
         scene = scenes[int(rng.choice(np.flatnonzero(eligible[:, class_id])))]
         box = draw_crop(reader.read(scene.id), config.size, class_id, config.rare_class_pixels / 2, rng)
-        prompt = write_prompt(config, reader.crop(scene.id, box), condition)
+        _, template = template_of(config, condition)
+        prompt = fill_prompt(template, reader.crop(scene.id, box), config.class_separator, condition)
         return GenerationRequest(f"{condition}-{k:06d}", scene.id, box, class_id, condition, prompt, config.seed)
 
     # Each request draws from a generator of its own, so the threads' order does not matter.
@@ -90,13 +92,6 @@ def class_probabilities(config: GenerationConfig, pixels: np.ndarray, available:
     if others.any():
         shares = shares + max(rest, 0.0) * rare_class_probabilities(pixels, config.rare_class_temperature, others)
     return np.asarray(shares / shares.sum())
-
-
-def write_prompt(config: GenerationConfig, label: np.ndarray, condition: str) -> str:
-    """The prompt of a crop: the names of the classes that it shows, in the words that `condition` has."""
-    present = [CLASS_NAMES[c] for c in np.unique(label) if c != IGNORE]
-    template = config.conditions.get(condition, config.plain_prompt if condition == PLAIN else config.prompt)
-    return template.format(classes=config.class_separator.join(present) or "a street", weather=condition)
 
 
 def plan_text(requests: Sequence[GenerationRequest]) -> str:

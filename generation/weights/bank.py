@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from generation.prompts import fill_prompt
 from generation.weights.checkpoints import keep, kept
-from pipeline.data.labels import CLASS_NAMES, IGNORE, NUM_CLASSES
+from pipeline.config.weights import PLAIN_PROMPT, PROMPT
+from pipeline.data.labels import IGNORE, NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.toytown import Rendering, render_prior, render_source
 from pipeline.work.progress import Track, silent
 
 WORLDS = {"prior": render_prior, "source": render_source}
 RARE_CLASS_TEMPERATURE = 0.01  # DAFormer, released code
-CAPTION = "A city street scene with {classes}, in {weather} weather."
-PLAIN_CAPTION = "A city street scene with {classes}."
+SEPARATOR = ", "  # between the names of classes
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,11 @@ def cut(arrays: np.ndarray, places: np.ndarray, crop: tuple[int, int], cell: int
     return np.stack([arrays[i, t * cell : t * cell + crop[0], x * cell : x * cell + crop[1]] for i, t, x in places])
 
 
-def class_names(label: np.ndarray, separator: str = ", ") -> str:
-    """The names of the classes that a label map shows, in the order of their ids."""
-    return separator.join(CLASS_NAMES[c] for c in np.unique(label) if c != IGNORE)
-
-
 def captions(labels: np.ndarray, weathers: Sequence[str | None]) -> list[str]:
     """Captions of crops (B, h, w): the classes present, and the weather where it is not None."""
     return [
-        PLAIN_CAPTION.format(classes=class_names(label))
+        fill_prompt(PLAIN_PROMPT, label, SEPARATOR)
         if weather is None
-        else CAPTION.format(classes=class_names(label), weather=weather)
+        else fill_prompt(PROMPT, label, SEPARATOR, weather)
         for label, weather in zip(labels, weathers, strict=True)
     ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from generation.models import embed, to_images, to_pixels
 from pipeline.seeding import derive_seed
 
 
@@ -25,26 +26,14 @@ class Text:
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """(B, tokens, D) embeddings."""
-        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
-        return self.encoder(tokens.input_ids.to(self.encoder.device))[0]
-
-
-def to_tensor(images: np.ndarray) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_images(pixels: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
-    scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+        return embed(self.tokenizer, self.encoder, prompts)
 
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Latents (N, h, w, L) float32, channels last so that they are cut like images."""
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    latents = [vae.encode(to_tensor(batch).to(vae.device)).latent_dist.mode().cpu() for batch in batches]
+    latents = [vae.encode(to_pixels(batch).to(vae.device)).latent_dist.mode().cpu() for batch in batches]
     return torch.cat(latents).permute(0, 2, 3, 1).contiguous().numpy() * vae.config.scaling_factor
 
 
@@ -131,7 +120,7 @@ def sample(
 @torch.inference_mode()
 def decode(vae: AutoencoderKL, latents: Tensor) -> np.ndarray:
     """(B, H, W, 3) uint8."""
-    return to_images(vae.decode(latents / vae.config.scaling_factor).sample)
+    return to_images(vae.decode(latents / vae.config.scaling_factor).sample).numpy()
 
 
 def save_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:

@@ -18,7 +18,8 @@ from generation.crops import one_hot
 from generation.folders import network_folder
 from generation.loading import load
 from generation.networks import build_controlnet
-from generation.weights.bank import CAPTION, class_names
+from generation.prompts import fill_prompt
+from generation.weights.bank import captions
 from generation.weights.diffusion import Text, decode, diffusion_loss, draw_noise, sample, save_sheet
 from generation.weights.loop import MicroBatch, train_network
 from generation.weights.output import TRAINING, initialization, publish, published
@@ -116,10 +117,8 @@ class FineTuner:
             source_unet.enable_gradient_checkpointing()
 
         def loss(network: nn.Module, examples: Examples) -> Tensor:
-            prompts = [
-                self.config.prompt.format(classes=class_names(label, self.config.class_separator))
-                for label in examples.labels
-            ]
+            config = self.config
+            prompts = [fill_prompt(config.prompt, label, config.class_separator) for label in examples.labels]
             condition = torch.from_numpy(one_hot(examples.labels)).to(self.device)
             text = self.prior.text.embed(prompts)
             return self.loss("controlnet", tuning, source_unet, examples, text, (network, condition))
@@ -173,7 +172,7 @@ class FineTuner:
         (examples,) = self.world.examples("controlnet", tuning, [first])
         columns = []
         for label in examples.labels:
-            prompts = [CAPTION.format(classes=class_names(label), weather=weather) for weather in WEATHERS]
+            prompts = captions(np.stack([label] * len(WEATHERS)), WEATHERS)
             condition = torch.from_numpy(one_hot(label[None])).repeat(len(WEATHERS), 1, 1, 1).to(self.device)
             latents = sample(
                 prior,

@@ -9,11 +9,13 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
-from generation.loading import load, load_tokenizer
+from generation.loading import load
+from generation.models import to_images, to_pixels
 from generation.networks import build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
-from generation.weights.bank import CAPTION, PLAIN_CAPTION, Bank, CropSampler, captions, cut, load_bank
+from generation.prompts import load_tokenizer
+from generation.weights.bank import Bank, CropSampler, captions, cut, load_bank
 from generation.weights.checkpoints import keep, kept
 from generation.weights.diffusion import (
     Text,
@@ -24,13 +26,11 @@ from generation.weights.diffusion import (
     normalize_latents,
     sample,
     save_sheet,
-    to_images,
-    to_tensor,
 )
 from generation.weights.finetune import Examples, Prior
 from generation.weights.loop import MicroBatch, train_network
 from generation.weights.output import BANK, TRAINING, initialization, publish, published
-from pipeline.config.weights import FineTuning, WeightsConfig
+from pipeline.config.weights import PLAIN_PROMPT, PROMPT, FineTuning, WeightsConfig
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.seeding import derive_seed, generator
 from pipeline.toytown import WEATHERS
@@ -71,7 +71,7 @@ class ToyPrior:
             publish(text.encoder, self.folder / "text_encoder")
             publish(unet, self.folder / "unet")
         encoder = load(CLIPTextModel, self.folder / "text_encoder").to(self.device)
-        text = Text(load_tokenizer(CLIPTokenizer, self.folder / "tokenizer"), encoder)
+        text = Text(load_tokenizer(self.folder / "tokenizer"), encoder)
         world = BankWorld(self.config, source, source_latents, self.cell, self.device)
         return Prior(self.folder / "unet", vae, text, self.scheduler, GUIDANCE), world
 
@@ -116,7 +116,7 @@ class ToyPrior:
             room = np.array(images.shape[1:3]) - config.crop
             corners = rng.integers(0, room + 1, (config.batch_size, 2))
             places = np.column_stack([rng.integers(len(images), size=config.batch_size), corners])
-            return to_tensor(cut(images, places, (config.crop, config.crop), 1)).to(vae.device)
+            return to_pixels(cut(images, places, (config.crop, config.crop), 1)).to(vae.device)
 
         def loss(batch: MicroBatch) -> Tensor:
             pixels = crops(generator("weights", self.config.seed, "vae", batch.step))[batch.rows]
@@ -131,8 +131,8 @@ class ToyPrior:
 
         @torch.inference_mode()
         def preview(path: Path) -> None:
-            pixels = to_tensor(examples).to(vae.device)
-            save_sheet(path, [examples, to_images(vae.decode(vae.encode(pixels).latent_dist.mode()).sample)])
+            pixels = to_pixels(examples).to(vae.device)
+            save_sheet(path, [examples, to_images(vae.decode(vae.encode(pixels).latent_dist.mode()).sample).numpy()])
 
         self.train("vae", vae, loss, preview)
         normalize_latents(vae, encode(vae, images[:: max(len(images) // 400, 1)]))
@@ -142,8 +142,8 @@ class ToyPrior:
         """The prior U-Net, and the text encoder that learns with it."""
         config = self.scratch.prior
         if not published(self.folder / "tokenizer"):
-            publish(build_tokenizer([CAPTION, PLAIN_CAPTION, *CLASS_NAMES, *WEATHERS]), self.folder / "tokenizer")
-        tokenizer = load_tokenizer(CLIPTokenizer, self.folder / "tokenizer")
+            publish(build_tokenizer([PROMPT, PLAIN_PROMPT, *CLASS_NAMES, *WEATHERS]), self.folder / "tokenizer")
+        tokenizer = load_tokenizer(self.folder / "tokenizer")
         with initialization(self.config.seed, "prior"):
             encoder = build_text_encoder(config, tokenizer)
             unet = build_unet(config, self.scratch.vae.latent_channels, self.cells)
@@ -166,7 +166,7 @@ class ToyPrior:
 
         def preview(path: Path) -> None:
             scene = "road, sidewalk, building, pole, vegetation, sky, person, car"
-            prompts = [CAPTION.format(classes=scene, weather=weather) for weather in WEATHERS for _ in range(2)]
+            prompts = [PROMPT.format(classes=scene, weather=weather) for weather in WEATHERS for _ in range(2)]
             shape = self.scratch.vae.latent_channels, *self.cells
             images = decode(vae, sample(unet, self.scheduler, text, prompts, shape, guidance=GUIDANCE))
             save_sheet(path, [images[0::2], images[1::2]])

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from generation.folders import Folders
-from generation.loading import load, load_scheduler, load_tokenizer
+from generation.loading import load, load_scheduler
+from generation.prompts import load_tokenizer
 from generation.weights.diffusion import Text
 from generation.weights.finetune import CONTROLNET, FineTuner, Prior
 from generation.weights.output import claim, forget_paths, remove_unneeded
@@ -104,7 +105,7 @@ def fine_tune(
     levels = len(vae.config.block_out_channels) + len(unet["block_out_channels"])
     check_scenes(config, scenes, pixels, multiple=2 ** (levels - 2))
     encoder = load(CLIPTextModel, folders["text_encoder"]).to(run.device)
-    text = Text(load_tokenizer(CLIPTokenizer, folders["tokenizer"]), encoder)
+    text = Text(load_tokenizer(folders["tokenizer"]), encoder)
     prior = Prior(folders["unet"], vae, text, load_scheduler(folders["scheduler"], ddim=True), GUIDANCE)
     world = SceneWorld(config, scenes, pixels, vae, loader_workers=machine.loader_workers)
     FineTuner(config, prior, world, folder, accelerator=accelerator, progress=progress).run()

@@ -73,15 +73,6 @@ class ExperimentConfig(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _savings_agree(self) -> Self:
-        if self.machine.compile_generator and self.generation is not None and self.generation.feature_cache > 1:
-            raise ValueError(
-                "generation.feature_cache reuses parts of networks that machine.compile_generator makes one: choose one"
-                " of them"
-            )
-        return self
-
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """The config of a preset (by name) or of a YAML file, with `key.path=value` overrides on top.

@@ -2,12 +2,12 @@
 
 import re
 from pathlib import PurePath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Count, Positive, Px, Reference, Section
-from pipeline.config.weights import GeneratorParts
+from pipeline.config.weights import PLAIN_PROMPT, PROMPT, GeneratorParts
 from pipeline.data.labels import CLASS_NAMES
 
 WEATHERS = ("snowy", "rainy", "sunny", "foggy", "night")
@@ -67,8 +67,8 @@ class GenerationConfig(Section):
     """Images of each condition: DGInStyle's 3,000 plain, 3,000 adverse (split evenly: ours) and 1,000 night."""
     after: dict[str, Images] = {}
     """Images of each condition that exist already: the numbering goes on behind them, and so none is made twice."""
-    prompt: str = "A city street scene with {classes}, in {weather} weather."
-    plain_prompt: str = "A city street scene with {classes}."
+    prompt: str = PROMPT
+    plain_prompt: str = PLAIN_PROMPT
     class_separator: str = ", "
     """Between the names in `{classes}`; DGInStyle's released code, and so its published ControlNet, has a space."""
     conditions: dict[str, str] = {}
@@ -95,8 +95,6 @@ class GenerationConfig(Section):
     lora: Reference | None = None
     """LoRA of the prior U-Net, for instance for few steps: a file, a folder or a Hub repository (ours)."""
     lora_scale: float = 1.0
-    feature_cache: Positive = 1
-    """Deep features and ControlNet residuals are computed at every n-th step only (approximate; ours)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format in which U-Net and ControlNet compute. The VAE and the latents stay in float32."""
     shard_size: Annotated[int, Field(gt=0, le=100_000)] = 48
@@ -109,6 +107,16 @@ class GenerationConfig(Section):
         if isinstance(self.weights, str):
             return PurePath(self.weights).name
         return " + ".join(part for part in (self.weights.prior, self.weights.unet, self.weights.controlnet) if part)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_feature_cache(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "feature_cache" in values:
+            raise ValueError(
+                "feature_cache is no option any more (it needed 36 GB at full size and was approximate): leave it out,"
+                " or take scheduler: unipc with fewer steps"
+            )
+        return values
 
     @model_validator(mode="after")
     def _conditions_have_prompts(self) -> Self:

@@ -6,6 +6,12 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Channels, Count, Positive, Px, Reference, Section, Share
 
+PROMPT, PLAIN_PROMPT = (
+    "A city street scene with {classes}, in {weather} weather.",
+    "A city street scene with {classes}.",
+)
+"""DGInStyle's prompts: the one of a weather, and the one that names none."""
+
 
 class GeneratorParts(Section):
     """A generator put together from published parts.
@@ -112,7 +118,7 @@ class WeightsConfig(Section):
     source: FineTuning | str
     """How the source U-Net is trained, or where a trained one is: `yurujaja/DGInStyle/U-Net-Source-Finetuned`."""
     controlnet: FineTuning
-    prompt: str = "A city street scene with {classes}."
+    prompt: str = PLAIN_PROMPT
     """Text that the ControlNet sees beside a crop; `{classes}` are the names of the classes that the crop shows."""
     class_separator: str = ", "
     """Between the names in `{classes}`; DGInStyle's released code has a space."""

@@ -17,11 +17,12 @@ from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DCondi
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from generation.folders import NETWORK_FILES, Folders, prior_folders, weights_folders
-from generation.loading import load, load_scheduler, load_tokenizer
+from generation.loading import load, load_scheduler
 from generation.networks import build_controlnet
+from generation.prompts import load_tokenizer
 from generation.weights import finetune as finetune_module
 from generation.weights import loop as loop_module
 from generation.weights import train as train_module
@@ -189,7 +190,7 @@ def test_two_parts_have_the_gradients_of_one_batch(prior: Folders, scenes: list[
 
 
 def tuner_of(prior: Folders, scenes: list[Scene], settings: WeightsConfig, folder: Path) -> FineTuner:
-    text = Text(load_tokenizer(CLIPTokenizer, prior["tokenizer"]), load(CLIPTextModel, prior["text_encoder"]))
+    text = Text(load_tokenizer(prior["tokenizer"]), load(CLIPTextModel, prior["text_encoder"]))
     vae = load(AutoencoderKL, prior["vae"])
     start = Prior(prior["unet"], vae, text, load_scheduler(prior["scheduler"], ddim=True), guidance=7.5)
     world = SceneWorld(settings, scenes, class_pixels(scenes), vae)

@@ -1,5 +1,6 @@
 """Options of the painter: each does what it says on the tiny generator, and wrong ones end in one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffusers import StableDiffusionControlNetPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from generation.denoise import denoise
@@ -17,7 +19,6 @@ from generation.lora import lora_file, lora_fingerprint, merge_lora
 from generation.models import Generator, load_generator
 from generation.paint import Painter
 from generation.schedulers import starting_noise
-from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.errors import UserError
@@ -79,27 +80,6 @@ def test_a_guidance_of_one_is_the_prompted_half_alone(tiny: Generator, tiny_weig
     hook.remove()
     assert samples == [2] * 4 + [4] * 4
     torch.testing.assert_close(one, nearly, rtol=1e-3, atol=1e-3)
-
-
-def test_cached_features_are_those_of_the_latest_whole_step(tiny: Generator, tiny_weights: Path) -> None:
-    calls = {"control": 0, "deep": 0, "outer": 0}
-
-    def count(name: str) -> Any:
-        def add(*_: object) -> None:
-            calls[name] += 1
-
-        return add
-
-    layers = (tiny.controlnet.conv_in, tiny.unet.mid_block.resnets[0], tiny.unet.up_blocks[-1])
-    hooks = [layer.register_forward_pre_hook(count(name)) for layer, name in zip(layers, calls, strict=True)]
-    cached = latents(tiny, config(tiny_weights, feature_cache=2))
-    for hook in hooks:
-        hook.remove()
-    assert calls == {"control": 2, "deep": 2, "outer": 4}
-    exact = latents(tiny, config(tiny_weights))
-    assert not torch.equal(cached, exact)
-    assert (cached - exact).abs().mean() < 0.5 * exact.std()
-    assert torch.equal(latents(tiny, config(tiny_weights)), exact)  # nothing is left behind
 
 
 def test_half_precision_is_close(tiny_weights: Path) -> None:
@@ -164,12 +144,60 @@ def test_loras_that_cannot_be_used_are_one_line(tiny_weights: Path, tmp_path: Pa
         lora_file(str(tmp_path))
     with pytest.raises(UserError, match="neither a folder here nor a place on the Hugging Face Hub"):
         lora_file("nowhere")
-    with pytest.raises(UserError, match="the Hub does not give"):
+    with pytest.raises(UserError, match=r"hf download nobody/nothing-of-the-kind pytorch_lora_weights\.safetensors"):
         lora_file("nobody/nothing-of-the-kind")
+    with pytest.raises(UserError, match=r"hf download nobody/nothing x/some\.safetensors"):
+        lora_file("nobody/nothing/x/some.safetensors")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no weights")
-    with pytest.raises(UserError, match="does not fit the U-Net"):
+    with pytest.raises(UserError, match="is no safetensors file"):
         Painter(config(tiny_weights, lora=str(broken)), load(tiny_weights))
+
+
+def other_lora(lora: tuple[Path, Generator], file: Path, rename: Callable[[str], str]) -> str:
+    """A copy of the LoRA whose tensors are named anew; those that get no name are left out."""
+    tensors = load_file(next(lora[0].glob("*.safetensors")))
+    named = {rename(name): value for name, value in tensors.items()}
+    save_file({name: value for name, value in named.items() if name}, file)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "rename", "message"),
+    [
+        ("no tensors", lambda _: "", "holds no tensors, so it would change nothing"),
+        ("a text encoder's", lambda name: name.replace("unet.", "text_encoder."), "has no layer of the U-Net"),
+        ("another U-Net's", lambda name: name.replace("unet.", "unet.inner."), "has no layer of the U-Net"),
+        ("another model's", lambda name: name.replace("unet.", "transformer."), "has no layer of the U-Net"),
+    ],
+)
+def test_a_lora_that_changes_nothing_is_refused(
+    name: str,
+    rename: Callable[[str], str],
+    message: str,
+    lora: tuple[Path, Generator],
+    tiny_weights: Path,
+    tmp_path: Path,
+) -> None:
+    """Case F11: the images were those without a LoRA, and the key said that one was used."""
+    file = other_lora(lora, tmp_path / f"{name}.safetensors", rename)
+    generator = load(tiny_weights)
+    before = {key: value.clone() for key, value in generator.unet.state_dict().items()}
+    with pytest.raises(UserError, match=message) as caught:
+        merge_lora(generator.unet, file, 1.0)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in generator.unet.state_dict().items())
+
+
+def test_what_of_a_lora_has_no_place_is_named(
+    lora: tuple[Path, Generator], tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = other_lora(lora, tmp_path / "half.safetensors", lambda name: name.replace("unet.up_", "unet.upper_"))
+    generator = load(tiny_weights)
+    before = {key: value.clone() for key, value in generator.unet.state_dict().items()}
+    merge_lora(generator.unet, file, 1.0)
+    assert any(not torch.equal(value, before[key]) for key, value in generator.unet.state_dict().items())
+    assert "layers are not the U-Net's and are left out (unet.upper_blocks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -187,9 +215,8 @@ def test_sizes_that_the_networks_cannot_see(
         Painter(config(tiny_weights, **changes), tiny)
 
 
-def test_options_that_exclude_each_other(tiny_weights: Path) -> None:
-    both = {"generation": config(tiny_weights, feature_cache=2), "machine": Machine(compile_generator=True)}
-    with pytest.raises(ValidationError, match="choose one of them"):
-        ExperimentConfig.model_validate({"name": "both", **both})
+def test_options_that_exclude_each_other_or_are_gone(tiny_weights: Path) -> None:
+    with pytest.raises(ValidationError, match="feature_cache is no option any more"):
+        config(tiny_weights, feature_cache=2)
     with pytest.raises(ValidationError, match="defined for ddim alone"):
         config(tiny_weights, scheduler="unipc", fusion={"kept_noise": "released"})

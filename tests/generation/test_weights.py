@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 from generation.networks import build_scheduler, build_vae
 from generation.weights import checkpoints, finetune, scratch
 from generation.weights import loop as loop_module
-from generation.weights.bank import CAPTION, Bank, CropSampler, captions, cut
+from generation.weights.bank import Bank, CropSampler, captions, cut
 from generation.weights.checkpoints import kept
 from generation.weights.diffusion import decode, encode, normalize_latents, sample
 from generation.weights.finetune import CONTROLNET, SOURCE_UNET
@@ -23,7 +23,7 @@ from generation.weights.ship import ship_weights
 from generation.weights.train import train_from_scratch
 from pipeline.config.experiment import load_config
 from pipeline.config.machine import Machine
-from pipeline.config.weights import NetworkTraining, VaeTraining, WeightsConfig
+from pipeline.config.weights import PROMPT, NetworkTraining, VaeTraining, WeightsConfig
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -70,7 +70,7 @@ def test_plain_diffusers_opens_and_runs_what_ships(trained: Path, tmp_path: Path
         for key, value in getattr(pipeline, name).state_dict().items():
             torch.testing.assert_close(value, trained_weights[key], rtol=1e-3, atol=1e-4)
     pipeline.set_progress_bar_config(disable=True)
-    prompt = CAPTION.format(classes="road, sky", weather="night")
+    prompt = PROMPT.format(classes="road, sky", weather="night")
     label = torch.zeros(1, 20, 16, 32)
     image = pipeline(prompt, label, height=16, width=32, num_inference_steps=2, output_type="np").images[0]
     assert image.shape == (16, 32, 3)
@@ -179,7 +179,7 @@ def test_each_word_of_a_prompt_is_one_token_of_its_own(trained: Path) -> None:
     ids = [tokenizer(word).input_ids for word in words]
     assert {len(each) for each in ids} == {3}  # start, the word, end
     assert len({each[1] for each in ids}) == len(words)
-    longest = tokenizer(CAPTION.format(classes=", ".join(CLASS_NAMES), weather="night")).input_ids
+    longest = tokenizer(PROMPT.format(classes=", ".join(CLASS_NAMES), weather="night")).input_ids
     assert len(longest) <= tokenizer.model_max_length
     assert str(tokenizer.decode(longest, skip_special_tokens=True)).startswith("a city street scene with road")
     assert tokenizer.eos_token_id not in tokenizer("zebra é 7").input_ids[1:-1]  # unknown words are spelled, not lost
