@@ -73,8 +73,12 @@ def world(run: Run) -> Artifact | None:
 
 
 def planned(run: Run) -> Artifact:
-    """`plan.jsonl`, every image that is to be painted. Every label map is read for it."""
-    from generation.plan import PLAN, plan, plan_text
+    """`plan.jsonl`, every image that is to be painted. Every label map is read for it.
+
+    UserError where the weights' tokenizer would cut a prompt.
+    """
+    from generation.plan import PLAN, plan, plan_text, read_plan
+    from generation.prompts import check_prompts
 
     def build(folder: Path) -> None:
         run.render_world()
@@ -82,7 +86,9 @@ def planned(run: Run) -> Artifact:
         requests = plan(run.generation, run.source.scenes, pixels=pixels, progress=run.progress)
         (folder / PLAN).write_text(plan_text(requests), encoding="utf-8")
 
-    return run.store.get_or_build(*plan_recipe(run), build)
+    artifact = run.store.get_or_build(*plan_recipe(run), build)
+    check_prompts(run.generation, read_plan(artifact.folder), weights_folders(run.generation.weights))
+    return artifact
 
 
 def generated(run: Run) -> Artifact:

@@ -1,26 +1,34 @@
 """A generated data set as the folders that HRDA-style code trains from (GTA's layout of DAFormer, HRDA, DGInStyle)."""
 
 import io
-import itertools
 import json
-import os
-from collections.abc import Mapping
-from pathlib import Path
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset
-import pyarrow.parquet
 from PIL import Image
 
 from pipeline.data.alignment_scores import read_scores
-from pipeline.data.labels import IGNORE, NUM_CLASSES
-from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.data.generated_rows import GeneratedDataSet, GeneratedRow
+from pipeline.data.labels import NUM_CLASSES
+from pipeline.errors import UserError, one_line
+from pipeline.files import (
+    check_output,
+    file_stem,
+    folder_written_whole,
+    unfinished_folder,
+    write_json,
+    written_whole,
+)
 from pipeline.store.manifest import MANIFEST, canonical_digest, file_table, read_manifest
 from pipeline.work.progress import Track, silent
 
-RECORD = "export.json"
+RECORD, LAYOUT = "export.json", 2
+"""What an export holds is written down in it; version 2 of its layout appears only when it is whole."""
+PNG = b"\x89PNG\r\n\x1a\n"
+EXIF = b"eXIf"
 ALIGNMENT = "alignment"
 
 
@@ -34,57 +42,102 @@ def export(
 ) -> int:
     """Write the data set of `folder` to `target`; how many images it has there.
 
-    `images/ID.png` and `labels/ID_labelTrainIds.png` hold the data set's own bytes. Beside them lie the statistics
-    that DAFormer's rare-class sampling reads: `sample_class_stats.json`, `sample_class_stats_dict.json` and
-    `samples_with_class.json` (px per class and label file, files relative to `target`). Images whose alignment is below
-    `minimum_alignment` are left out; `scored` is the folder of the data set's `alignment` artifact, without which its
-    own columns count. An interrupted export continues. Raises UserError where `folder` is no generated data set, where
-    `target` holds something else, and where no image is left.
+    `images/ID.png` and `labels/ID_labelTrainIds.png` hold the data set's own bytes (images of other formats as PNG).
+    Beside them lie the statistics that DAFormer's rare-class sampling reads: `sample_class_stats.json`,
+    `sample_class_stats_dict.json` and `samples_with_class.json` (px per class and label file, files relative to
+    `target`). Images whose alignment is below `minimum_alignment` are left out; `scored` is the folder of the data
+    set's `alignment` artifact, without which its own columns count. `target` appears when all is written; an
+    interrupted export continues. UserError: `folder` is no generated data set or has a row that is none, `target` holds
+    something else or cannot be written, no image is left.
     """
-    shards = sorted((folder / "data").glob("*.parquet"))
-    if not shards:
-        raise UserError(f"{folder} holds no data/*.parquet: give the folder or the key of a generated data set")
-    chosen = _chosen(folder, scored, minimum_alignment)
-    kept = int(np.count_nonzero(chosen))
-    _claim(target, {"data": _digest(folder), "minimum_alignment": minimum_alignment, "images": kept})
+    check_output(target, "--to")
+    dataset = GeneratedDataSet(folder)
+    kept = _kept(dataset, scored, minimum_alignment)
+    record = {
+        "layout": LAYOUT, "data": _digest(folder), "minimum_alignment": minimum_alignment, "images": int(kept.sum()),
+    }  # fmt: skip
+    if _is_there(target, record):
+        return int(kept.sum())
+    _begin(unfinished_folder(target), record)
+    try:
+        with folder_written_whole(target) as unfinished:
+            rows = (row for row in dataset.rows() if kept[row.number])
+            return _write(dataset, progress(rows, total=int(kept.sum()), description="Exporting images"), unfinished)
+    except OSError as error:
+        raise UserError(
+            f"--to {target}: the export stopped ({one_line(error)}); what is written waits in"
+            f" {unfinished_folder(target)}: make room and run the same command again"
+        ) from error
+
+
+def _write(dataset: GeneratedDataSet, rows: Iterator[GeneratedRow], folder: Path) -> int:
+    """Images, labels and statistics; how many images. Every row is decoded, so that nothing broken is passed on."""
     for name in ("images", "labels"):
-        (target / name).mkdir(exist_ok=True)
+        (folder / name).mkdir(exist_ok=True)
     statistics: dict[str, dict[str, int]] = {}
-    rows = itertools.compress((row for shard in shards for row in _rows(shard)), chosen)
-    for row in progress(rows, total=kept, description="Exporting images"):
-        image, label = Path(row["image"]["path"]).name, Path(row["label"]["path"]).name
-        _write(target / "images" / image, row["image"]["bytes"])
-        _write(target / "labels" / label, row["label"]["bytes"])
-        statistics[f"labels/{label}"] = class_statistics(row["label"]["bytes"])
-    _write_statistics(target, statistics)
-    return kept
+    for row in rows:
+        image, label = dataset.decoded(row)
+        stem = _stem(row, statistics)
+        file = folder / "images" / f"{stem}.png"
+        if not file.exists():  # else an earlier call has written it
+            with written_whole(file, durable=False) as unfinished:
+                unfinished.write_bytes(row.image if _is_plain_png(row.image) else _png(image))
+        name = _label_file(stem)
+        if not (folder / name).exists():
+            with written_whole(folder / name, durable=False) as unfinished:
+                unfinished.write_bytes(row.label)
+        statistics[name] = class_statistics(label)
+    _write_statistics(folder, statistics)
+    return len(statistics)
 
 
-def class_statistics(label: bytes) -> dict[str, int]:
-    """Px per class that occurs in a label PNG, by train id."""
-    with Image.open(io.BytesIO(label)) as image:
-        pixels = np.bincount(np.asarray(image).ravel(), minlength=IGNORE + 1)[:NUM_CLASSES]
+def class_statistics(label: np.ndarray) -> dict[str, int]:
+    """Px per class that occurs in a label map, by train id."""
+    pixels = np.bincount(label.ravel(), minlength=NUM_CLASSES)[:NUM_CLASSES]
     return {str(train_id): int(count) for train_id, count in enumerate(pixels) if count}
 
 
-def _chosen(folder: Path, scored: Path | None, minimum: float | None) -> np.ndarray:
-    """Which of the data set's images are exported, (N,) bool."""
+def _label_file(stem: str) -> str:
+    return f"labels/{stem}_labelTrainIds.png"
+
+
+def _stem(row: GeneratedRow, taken: Mapping[str, object]) -> str:
+    """A name for the row's files: its image's own, made safe; with the row's number where it has none or shares it."""
+    stem = file_stem(PurePosixPath(row.image_name or "").stem)
+    number = f"{row.number:06d}"
+    stem = stem or number
+    while _label_file(stem) in taken:
+        stem = f"{stem}-{number}"
+    return stem
+
+
+def _is_plain_png(content: bytes) -> bool:
+    """Whether others would read the pixels of a picture file as they were checked: a PNG that is not to be turned."""
+    return content.startswith(PNG) and EXIF not in content
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _kept(dataset: GeneratedDataSet, scored: Path | None, minimum: float | None) -> np.ndarray:
+    """(N,) bool: which rows are exported."""
+    if not len(dataset):
+        raise UserError(f"{dataset.folder} holds no image: nothing to export")
     if minimum is None:
-        return np.ones(pyarrow.dataset.dataset(folder / "data", format="parquet").count_rows(), bool)
-    scores = read_scores(folder, scored).get(ALIGNMENT)
+        return np.ones(len(dataset), bool)
+    scores = read_scores(dataset.folder, scored).get(ALIGNMENT)
     if scores is None:
-        raise UserError(f"{folder} has no column {ALIGNMENT!r} to filter by: leave out --minimum-alignment")
-    chosen = np.asarray(scores >= minimum)
-    if not chosen.any():
+        raise UserError(f"{dataset.folder} has no column {ALIGNMENT!r} to filter by: leave out --minimum-alignment")
+    kept = np.asarray(scores >= minimum)
+    if not kept.any():
         raise UserError(
-            f"no image of {folder} has an alignment of {minimum:g} or more, the best has {scores.max():.3f}: lower"
-            " --minimum-alignment"
+            f"no image of {dataset.folder} has an alignment of {minimum:g} or more, the best has {scores.max():.3f}:"
+            " lower --minimum-alignment"
         )
-    return chosen
-
-
-def _rows(shard: Path) -> list[dict[str, Any]]:
-    return list(pyarrow.parquet.read_table(shard, columns=["image", "label"]).to_pylist())
+    return kept
 
 
 def _digest(folder: Path) -> str:
@@ -95,26 +148,32 @@ def _digest(folder: Path) -> str:
     return canonical_digest({f"data/{name}": entry for name, entry in file_table(folder / "data").items()})
 
 
-def _claim(target: Path, record: Mapping[str, Any]) -> None:
-    """Write down what `target` is to hold. Raises UserError where it holds another export, or anything else."""
+def _is_there(target: Path, record: Mapping[str, Any]) -> bool:
+    """Whether `target` is this export, finished. UserError where it is another one, or anything else."""
     if target.exists() and not target.is_dir():
         raise UserError(f"--to {target} is a file: name a folder")
     if (target / RECORD).is_file():
-        if json.loads((target / RECORD).read_text(encoding="utf-8")) != record:
+        if _record(target) != record:
             raise UserError(f"--to {target} holds another export (see its {RECORD}): name a new folder")
-        return
+        return True
     if target.is_dir() and any(target.iterdir()):
         raise UserError(f"--to {target} is not empty and no export of ours: name a new folder")
-    target.mkdir(parents=True, exist_ok=True)
-    write_json(target / RECORD, record)
+    return False
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file unless an earlier call has; it appears under its name only when it is whole."""
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(content)
-        os.replace(partial, path)
+def _begin(unfinished: Path, record: Mapping[str, Any]) -> None:
+    """Write down what the unfinished folder is to hold; remove what another export had begun there."""
+    if unfinished.exists() and _record(unfinished) != record:
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    write_json(unfinished / RECORD, record)
+
+
+def _record(folder: Path) -> Any:
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _write_statistics(target: Path, statistics: Mapping[str, Mapping[str, int]]) -> None:

@@ -14,7 +14,7 @@ from pipeline.config.generation import AlignmentConfig, GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.alignment_scores import SCORE_COLUMNS, SCORES, read_scores, write_scores
 from pipeline.data.generated_rows import GeneratedDataSet, data_files, decode_pair, row_name, rows_of
-from pipeline.files import fsync_folder, write_json
+from pipeline.files import folder_written_whole, unfinished_folder, write_json
 from pipeline.store.manifest import MANIFEST, read_manifest
 from pipeline.work.progress import Track, silent
 from pipeline.work.threads import one_thread
@@ -77,22 +77,18 @@ def publish(
 ) -> None:
     """Copies a data set to the new folder `target`, with the scores of `scored` as columns and on its card.
 
-    `target` appears by one rename, when it is whole.
+    `target` appears by one rename, when it is whole; what an interrupted call left beside it is written anew.
     """
-    unfinished = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(data_set, unfinished, ignore=shutil.ignore_patterns("*.parquet", MANIFEST))
-    if (data_set / MANIFEST).is_file():  # whose table of files does not hold for the copy
-        write_json(unfinished / PROVENANCE, {**read_manifest(data_set).model_dump(), "files": None})
-    scores = read_scores(data_set, scored)
-    _with_columns(data_set, unfinished, scores)
-    shutil.copyfile(scored / PICTURE, unfinished / PICTURE)
-    both = np.stack([scores[name] for name in SCORE_COLUMNS], axis=1)
-    write_card(generation, read_plan(data_set), unfinished, alignment=alignment, scores=both)
-    if target.is_dir():
-        target.rmdir()  # an empty one may be there
-    unfinished.rename(target)
-    fsync_folder(target.parent)
+    shutil.rmtree(unfinished_folder(target), ignore_errors=True)
+    with folder_written_whole(target) as unfinished:
+        shutil.copytree(data_set, unfinished, ignore=shutil.ignore_patterns("*.parquet", MANIFEST), dirs_exist_ok=True)
+        if (data_set / MANIFEST).is_file():  # whose table of files does not hold for the copy
+            write_json(unfinished / PROVENANCE, {**read_manifest(data_set).model_dump(), "files": None})
+        scores = read_scores(data_set, scored)
+        _with_columns(data_set, unfinished, scores)
+        shutil.copyfile(scored / PICTURE, unfinished / PICTURE)
+        both = np.stack([scores[name] for name in SCORE_COLUMNS], axis=1)
+        write_card(generation, read_plan(data_set), unfinished, alignment=alignment, scores=both)
 
 
 def _with_columns(data_set: Path, target: Path, scores: dict[str, np.ndarray]) -> None:

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 LONGEST_NAME = 255  # bytes: the limit of the usual file systems
 LONGEST_PATH = 2000  # characters of a name below a folder (ours): half of what the kernel takes of a whole path
+UNFINISHED = ".partial"  # ends the names of folders that are not whole
 LONGEST_STEM = 120  # characters of a name that was made from a scene or a data set
 
 
@@ -75,9 +76,61 @@ def _fsync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Gives a folder to write to; it appears as `folder` by one rename when the block ends well.
+
+    The unfinished folder is hidden beside it and stays where the block fails or the process dies, so that the same call
+    continues in it. `folder` may exist while it is empty.
+    """
+    unfinished = unfinished_folder(folder)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    yield unfinished
+    for path in unfinished.rglob("*"):
+        if path.name.startswith(".") and path.name.endswith(".tmp"):  # of a process that died while it wrote a file
+            path.unlink()
+        elif path.is_file():
+            _fsync(path)
+        else:
+            fsync_folder(path)
+    os.replace(unfinished, folder)
+    fsync_folder(folder.parent)
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Where `folder_written_whole` writes until all is there."""
+    return folder.absolute().with_name(f".{folder.absolute().name}{UNFINISHED}")
+
+
+def check_output(path: Path, option: str) -> None:
+    """UserError, before long work, where nothing can be written at `path`, which the user gave by `option`."""
+    path = path.absolute()
+    try:
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written ({one_line(error)}): name another place") from error
+    if existing != path and not existing.is_dir():
+        raise UserError(f"{option} {path} cannot be written, {existing} is a file: name another place")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{option} {path} cannot be written, {existing} may not be written to: name another place")
+    if len(os.fsencode(path.name)) > LONGEST_NAME - len(UNFINISHED) - 1:
+        raise UserError(f"{option} {path} cannot be written, its name is too long: name another place")
+
+
+def check_new_folder(path: Path, option: str) -> None:
+    """`check_output`, and UserError where `path` is there already and is no empty folder."""
+    check_output(path, option)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{option} {path} exists and is not an empty folder; name a new folder")
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes the folder's own entries (a rename in it) durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

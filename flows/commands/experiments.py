@@ -9,6 +9,7 @@ import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
 from pipeline.errors import UserError
+from pipeline.files import check_output
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -63,8 +64,10 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help="Paint one batch to see how long it takes.")] = False,
 ) -> None:
     """Print what would be generated, how long that takes and what the cache holds, before anything long is started."""
-    if write is not None and write.exists():
-        raise UserError(f"--write {write} is there already; name a new file")
+    if write is not None:
+        check_output(write, "--write")
+        if write.exists():
+            raise UserError(f"--write {write} is there already; name a new file")
     from flows import stages
     from flows.commands.summary import print_plan
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
+from pipeline.files import check_new_folder
 
 
 def generate(
@@ -21,8 +22,8 @@ def generate(
     ] = False,
 ) -> None:
     """Generate the stylized images of a config: a Hugging Face dataset folder (parquet with images and labels)."""
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output {output} exists and is not an empty folder; name a new folder")
+    if output is not None:
+        check_new_folder(output, "--output")
     from flows import data_stages, stages
 
     run = load(config, overrides)
@@ -36,7 +37,13 @@ def generate(
     if output is not None:
         from generation.scores import publish
 
-        publish(run.generation, run.config.alignment, images.folder, scored.folder, output)
+        try:
+            publish(run.generation, run.config.alignment, images.folder, scored.folder, output)
+        except OSError as error:
+            raise UserError(
+                f"--output {output}: copying stopped ({one_line(error)}); the images are whole in {images.folder}: make"
+                " room and run the same command again"
+            ) from error
     print(f"{(output or images.folder).absolute()}")
 
 

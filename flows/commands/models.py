@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.options import ConfigArgument, SetOption, load
-from pipeline.errors import UserError
+from pipeline.files import check_new_folder, check_output, folder_written_whole
 
 StoreOption = Annotated[Path, typer.Option(metavar="DIR", help="The store (machine.store) that re-evaluations use.")]
 RemoteOption = Annotated[str | None, typer.Option(metavar="URL", help="Their remote store (machine.remote), if any.")]
@@ -22,11 +22,12 @@ def convert(
     ] = False,
 ) -> None:
     """Bring a published checkpoint into our layout, for flexseg evaluate --model DIR."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output {output} exists and is not an empty folder; name a new folder")
+    check_new_folder(output, "--output")
     from training.interop import load_mmseg
 
-    load_mmseg(checkpoint, teacher=teacher).save_pretrained(output)
+    segmenter = load_mmseg(checkpoint, teacher=teacher)
+    with folder_written_whole(output) as unfinished:
+        segmenter.save_pretrained(unfinished)
     print(output.absolute())
 
 
@@ -42,6 +43,9 @@ def weights_train(
 ) -> None:
     """Train a generator's weights by the config's 'weights' section: source U-Net and ControlNet, the prior too if
     it is not a published one. Under torchrun or accelerate launch the processes share the fine-tuning."""
+    for folder, option in ((output, "--output"), (ship, "--ship")):
+        if folder is not None:
+            check_output(folder, option)
     from flows.commands.weights_training import train_weights
 
     train_weights(load(config, overrides), output, ship=ship)
@@ -69,6 +73,7 @@ def models_register(
     remote: RemoteOption = None,
 ) -> None:
     """Have a segmenter scored by every flexseg reevaluate. A name that is registered already is replaced."""
+    check_output(store, "--store")
     from flows.registered_models import register
     from pipeline.store.artifacts import ArtifactStore
 

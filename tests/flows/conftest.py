@@ -1,5 +1,6 @@
 """A miniature experiment: toy town of a few small pictures, a generator of random weights, four training iterations."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from generation.folders import PRETRAINED
 from pipeline.config.experiment import ExperimentConfig, load_config
 
 MINI: dict[str, Any] = {
@@ -54,10 +56,13 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stand_in_weights(tmp_path: Path) -> Path:
-    """A folder that looks like a generator, for tests that generate nothing."""
+    """A folder that looks like a generator and counts a prompt's tokens, for tests that generate nothing."""
     folder = tmp_path / "stand-in"
-    for component in ("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler"):
+    for component in ("vae", "text_encoder", "unet", "controlnet", "scheduler"):
         (folder / component).mkdir(parents=True)
+    toy = PRETRAINED / "toy-town"
+    shutil.copytree(toy / "tokenizer", folder / "tokenizer")
+    shutil.copyfile(toy / "text_encoder/config.json", folder / "text_encoder/config.json")
     (folder / "model_index.json").write_text("{}")
     return folder
 

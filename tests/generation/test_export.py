@@ -1,9 +1,14 @@
 """Exports: the folders and statistics that DAFormer's and HRDA's code reads, true to the data set."""
 
+import errno
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -13,6 +18,7 @@ from generation.export import export
 from generation.samples import make_sample, write_shard
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
+from pipeline.files import unfinished_folder
 from pipeline.requests import Box, GenerationRequest
 from pipeline.store.artifacts import ArtifactStore, Stage
 from tests.tracks import interrupted_after
@@ -89,16 +95,147 @@ def test_misaligned_images_are_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_an_interrupted_export_continues(tmp_path: Path) -> None:
+def test_an_interrupted_export_continues_and_appears_at_once(tmp_path: Path) -> None:
+    """Case F13."""
     write_images(tmp_path / "set")
     export(tmp_path / "set", tmp_path / "whole")
-
+    target = tmp_path / "resumed"
     with pytest.raises(KeyboardInterrupt):
-        export(tmp_path / "set", tmp_path / "resumed", progress=interrupted_after(2))
-    first = tmp_path / "resumed/images/night-000000.png"
+        export(tmp_path / "set", target, progress=interrupted_after(2))
+    assert not target.exists()
+    first = unfinished_folder(target) / "images/night-000000.png"
     made = first.stat().st_mtime_ns
-    export(tmp_path / "set", tmp_path / "resumed")
-    assert first.stat().st_mtime_ns == made and files(tmp_path / "resumed") == files(tmp_path / "whole")
+    assert export(tmp_path / "set", target) == 4
+    assert (target / "images/night-000000.png").stat().st_mtime_ns == made
+    assert files(target) == files(tmp_path / "whole") and not unfinished_folder(target).exists()
+    assert export(tmp_path / "set", target) == 4  # it is there already
+    assert files(target) == files(tmp_path / "whole")
+
+
+def test_an_export_that_was_begun_for_other_images_is_begun_anew(tmp_path: Path) -> None:
+    write_images(tmp_path / "set")
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path / "set", tmp_path / "out", progress=interrupted_after(2))
+    assert export(tmp_path / "set", tmp_path / "out", 0.6) == 2
+    assert sorted(path.stem for path in (tmp_path / "out/images").iterdir()) == ["night-000002", "night-000003"]
+
+
+def test_a_full_disk_ends_an_export_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case F13."""
+    write_images(tmp_path / "set")
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("generation.export._write_statistics", full)
+        with pytest.raises(UserError, match="No space left on device.* run the same command again") as caught:
+            export(tmp_path / "set", tmp_path / "out")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    assert export(tmp_path / "set", tmp_path / "out") == 4
+
+
+def picture(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+IDS = np.arange(24, dtype=np.uint8).reshape(4, 6) % 19
+
+
+def foreign(folder: Path, *rows: tuple[Any, Any, str | None]) -> Path:
+    """A data set that somebody else made: (image, label, name of the image) per row."""
+    (folder / "data").mkdir(parents=True)
+    table = [
+        {"image": {"bytes": image, "path": name}, "label": {"bytes": label, "path": name}, "source": "0"}
+        for image, label, name in rows
+    ]
+    cell = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    schema = pa.schema({"image": cell, "label": cell, "source": pa.string()})
+    pq.write_table(pa.Table.from_pylist(table, schema=schema), folder / "data/train-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["same.png"] * 4,
+        ["..", ".", "", "/"],
+        ["../../x.png", "/x.png", "a/b.png", "a\\b.png"],
+        ["\0.png", "n" * 300, None, None],
+        ["000001.png", None, "000001.png", "000003"],
+        ["[bold].png", "$x$.png", "ä.png", "a\nb.png"],
+    ],
+)
+def test_names_of_others_become_names_in_the_folder(names: list[str | None], tmp_path: Path) -> None:
+    """Case F10: repeated names, "..", "" gave "4 images" and fewer files; NUL and 300 characters gave tracebacks."""
+    pairs = [(np.roll(PIXELS, k), np.roll(IDS, k)) for k in range(4)]
+    rows = [(picture(image), picture(label), name) for (image, label), name in zip(pairs, names, strict=True)]
+    (tmp_path / "in").mkdir()
+    count = export(foreign(tmp_path / "in/set", *rows), tmp_path / "in/out")
+    images, labels = (sorted((tmp_path / "in/out" / name).iterdir()) for name in ("images", "labels"))
+    assert count == len(images) == len(labels) == 4
+    assert [file.name.removesuffix("_labelTrainIds.png") for file in labels] == [file.stem for file in images]
+    written = {file.read_bytes() for file in images}
+    assert written == {row[0] for row in rows}
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.parent in (tmp_path, tmp_path / "in")) == [
+        "in", "out", "set",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        (None, picture(IDS)),
+        (picture(PIXELS), None),
+        (picture(PIXELS), b"junk"),
+        (b"junk", picture(IDS)),
+        (picture(PIXELS), picture(PIXELS)),
+        (picture(PIXELS), picture(IDS.astype(np.uint16) + 300)),
+        (picture(PIXELS), picture(IDS + 19)),
+        (picture(PIXELS)[:60], picture(IDS)),
+        (picture(PIXELS), picture(IDS[:2])),
+    ],
+)
+def test_rows_that_are_none_end_in_one_line(image: bytes | None, label: bytes | None, tmp_path: Path) -> None:
+    """Case F10: junk, RGB, 16-bit and out-of-range labels were written out; null bytes gave a traceback."""
+    good = (picture(PIXELS), picture(IDS), "good.png")
+    folder = foreign(tmp_path / "set", good, (image, label, "bad.png"))
+    with pytest.raises(UserError, match="row 1") as caught:
+        export(folder, tmp_path / "out")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_images_of_other_formats_are_written_as_png(kind: str, tmp_path: Path) -> None:
+    content = picture(PIXELS, kind)
+    assert export(foreign(tmp_path / "set", (content, picture(IDS), "a.jpg")), tmp_path / "out") == 1
+    with Image.open(tmp_path / "out/images/a.png") as image, Image.open(io.BytesIO(content)) as original:
+        assert image.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(original))
+
+
+def test_a_png_that_is_to_be_turned_is_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # orientation: upside down
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, format="PNG", exif=exif)
+    export(foreign(tmp_path / "set", (buffer.getvalue(), picture(IDS), "a.png")), tmp_path / "out")
+    with Image.open(tmp_path / "out/images/a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), PIXELS[::-1, ::-1])
+        assert not image.getexif()
+
+
+@pytest.mark.parametrize("place", ["afile/sub", "afile", "n" * 250])
+def test_a_place_that_cannot_be_written_is_said_first(place: str, tmp_path: Path) -> None:
+    """Case 20."""
+    write_images(tmp_path / "set")
+    (tmp_path / "afile").write_text("")
+    with pytest.raises(UserError, match="--to ") as caught:
+        export(tmp_path / "set", tmp_path / place)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_an_export_does_not_overwrite(tmp_path: Path) -> None:

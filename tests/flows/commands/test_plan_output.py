@@ -81,6 +81,17 @@ def test_the_plan_is_made_once(config: Path, monkeypatch: pytest.MonkeyPatch) ->
         stages.planned(Run(load_config(config, ["generation.counts.night=1"])))
 
 
+def test_a_prompt_that_would_be_cut_is_said_when_it_is_planned(config: Path) -> None:
+    """Case 08: `flexseg plan` and `generate` said nothing, and the weather at the prompt's end was lost."""
+    words = "a long and winding description of a street " * 12
+    settings = ["--set", f"generation.conditions={{foggy: '{words} with {{classes}} in foggy weather'}}"]
+    for command in (["plan", str(config)], ["generate", str(config)]):
+        refused = CliRunner().invoke(app, [*command, *settings])
+        assert refused.exit_code == 2, refused.output
+        (line,) = [line for line in refused.stderr.splitlines() if line.startswith("flexseg:")]
+        assert "generation.conditions.foggy: the prompt of request foggy-000000 has" in line and "would be lost" in line
+
+
 def test_a_rate_is_of_images_that_were_painted_alike_and_here(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
     assert known_rate(Run(mini())) is None
     run = Run(mini())
