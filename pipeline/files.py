@@ -126,11 +126,7 @@ def check_new_folder(path: Path, option: str) -> None:
 
 def fsync_folder(folder: Path) -> None:
     """Makes the folder's own entries (a rename in it) durable."""
-    _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

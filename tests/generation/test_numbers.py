@@ -27,7 +27,7 @@ NETWORKS = ("vae", "unet", "controlnet", "text_encoder")
 
 
 def config(weights: Path, **changes: object) -> GenerationConfig:
-    plain = {"weights": str(weights), "size": (32, 64), "steps": 2, "batch_size": 2}
+    plain = {"weights": str(weights), "size": (32, 64), "steps": 2}
     return GenerationConfig.model_validate({**plain, **changes})
 
 

@@ -39,7 +39,7 @@ def test_what_is_asked_for_and_what_is_there(config: Path, tmp_path: Path) -> No
     assert "4 images of 64x32 px on " in first and " of 8 label maps, in 2 shards; 0.0 MB" in first
     assert "not yet measured" in first and "to be made" in first
     table = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in first.splitlines() if "│" in line}
-    assert [cell.strip() for cell in table["all"]] == ["2", "2", "4", ""]
+    assert [cell.strip() for cell in table["all"]] == ["2", "2", "4", "100.0%"]
     assert [cell.strip() for cell in table["share"]] == ["50.0%", "50.0%", "", ""]
     rows = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["foggy-000000", "foggy-000001", "plain-000000", "plain-000001"]
@@ -81,11 +81,11 @@ def test_the_plan_is_made_once(config: Path, monkeypatch: pytest.MonkeyPatch) ->
         stages.planned(Run(load_config(config, ["generation.counts.night=1"])))
 
 
-def test_a_prompt_that_would_be_cut_is_said_when_it_is_planned(config: Path) -> None:
+def test_a_prompt_that_would_be_cut_is_said_when_it_is_planned(config: Path, tmp_path: Path) -> None:
     """Case 08: `flexseg plan` and `generate` said nothing, and the weather at the prompt's end was lost."""
     words = "a long and winding description of a street " * 12
     settings = ["--set", f"generation.conditions={{foggy: '{words} with {{classes}} in foggy weather'}}"]
-    for command in (["plan", str(config)], ["generate", str(config)]):
+    for command in (["plan", str(config), "--write", str(tmp_path / "list.jsonl")], ["generate", str(config)]):
         refused = CliRunner().invoke(app, [*command, *settings])
         assert refused.exit_code == 2, refused.output
         (line,) = [line for line in refused.stderr.splitlines() if line.startswith("flexseg:")]
