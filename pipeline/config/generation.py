@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Count, Positive, Px, Reference, Section
+from pipeline.config.base import Count, Px, Reference, Section
 from pipeline.config.weights import PLAIN_PROMPT, PROMPT, GeneratorParts
 from pipeline.data.labels import CLASS_NAMES
 

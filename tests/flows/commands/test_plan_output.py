@@ -40,7 +40,7 @@ def test_what_is_asked_for_and_what_is_there(config: Path, tmp_path: Path) -> No
     assert "not yet measured" in first and "to be made" in first
     table = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in first.splitlines() if "│" in line}
     assert [cell.strip() for cell in table["all"]] == ["2", "2", "4", "100.0%"]
-    assert [cell.strip() for cell in table["share"]] == ["50.0%", "50.0%", "100.0%", ""]
+    assert [cell.strip() for cell in table["share"]] == ["50.0%", "50.0%", "100.0%", "100.0%"]
     rows = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["foggy-000000", "foggy-000001", "plain-000000", "plain-000001"]
 
