@@ -19,9 +19,9 @@ from flows.interrupts import listen_within_flow
 from flows.run import Run
 from flows.server.pages import progress_pages
 from flows.side_by_side import PLACE
-from flows.time_limits import EndedError, limited
+from flows.time_limits import limited
 from pipeline.config.machine import Machine
-from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.errors import TryAgainError, UserError
 from pipeline.store.artifacts import KEY_DIGITS
 
 Ts = TypeVarTuple("Ts")
@@ -83,7 +83,7 @@ def run_name() -> str:
 def may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether trying again may help: not where the user has to correct something."""
     error = state.data
-    return isinstance(error, EndedError | StoreUnavailableError) or not isinstance(error, UserError)
+    return isinstance(error, TryAgainError) or not isinstance(error, UserError)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from flows.server.notify import notification_block, send
 from flows.time_limits import EndedError
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.machine import Machine
-from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.errors import StoreUnavailableError, TryAgainError, UserError
 
 Mini = Callable[..., ExperimentConfig]
 
@@ -28,6 +28,7 @@ Mini = Callable[..., ExperimentConfig]
         (OSError("gone"), True),
         (RuntimeError("x"), True),
         (EndedError("limit"), True),
+        (TryAgainError("3 worker processes in a row died"), True),
         (StoreUnavailableError("away"), True),
         (UserError("typo"), False),
     ],
