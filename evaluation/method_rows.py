@@ -1,8 +1,7 @@
 """One method's row of a report: its evaluations, one per seed, as means and spreads. A missing score stays None."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -110,17 +109,13 @@ def stat_at(score: str, domain: str, condition: str | None = None) -> StatOfRow:
     """Asks a row for its stat of a score in a domain (or on average), or in one condition of a domain."""
 
     def found(row: MethodRow) -> Stat:
-        if condition is not None:
-            return _stat(getattr(row.conditions[domain][condition], score))
-        stats: Mapping[str, Stat] = getattr(row, score)
-        return stats[domain]
+        stat_of_domain: Stat = getattr(row, score)[domain]
+        if condition is None:
+            return stat_of_domain
+        stat_of_condition: Stat = getattr(row.conditions[domain][condition], score)
+        return stat_of_condition
 
     return found
-
-
-def _stat(value: Any) -> Stat:
-    assert isinstance(value, Stat)
-    return value
 
 
 def _score(result: PlaceScores, name: str) -> Score:

@@ -92,17 +92,7 @@ def summarize(content: ReportContent) -> Report:
     baseline, (first, *_) = next(iter(evaluations.items()))
     scores = {name: score_stats("miou", names, evaluations[name]) for name in methods}
     gains = _gains(scores, baseline, _compared(methods, scores, baseline))
-    rows = [
-        MethodRow(
-            name=name,
-            seeds=tuple(model.seed for model in models),
-            miou=_with_intervals(scores[name], names, models),
-            gain=gains[name],
-            **_further_scores(names, evaluations[name]),
-            curves=tuple(_curve(model) for model in models if model.training is not None),
-        )
-        for name, models in methods.items()
-    ]
+    rows = [_method_row(name, models, evaluations[name], scores[name], gains[name]) for name, models in methods.items()]
     domains = tuple(_domain_facts(name, first) for name in names)
     report = Report(
         headline="",
@@ -124,19 +114,31 @@ def summarize(content: ReportContent) -> Report:
     return report.model_copy(update={"confusion": confusion, **words})
 
 
-def _further_scores(domains: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """The fields of a method's row that need nothing but its evaluations."""
-    everywhere = [evaluation.domains[name] for evaluation in evaluations for name in domains]
-    return {
-        **{
-            score: score_stats(score, domains, evaluations)
-            for score in ("pixel_accuracy", "boundary_error", "interior_error", "ece")
-        },
-        "iou": class_scores(domains, evaluations),
-        "conditions": {name: condition_stats(name, evaluations) for name in domains},
-        "band_curve": band_curve(domains, evaluations),
-        "calibration": pooled_bins(scores.calibration for scores in everywhere),
-    }
+def _method_row(
+    name: str,
+    models: Sequence[TrainedModel],
+    evaluations: Sequence[Evaluation],
+    miou: Mapping[str, Stat],
+    gains: dict[str, Gain],
+) -> MethodRow:
+    """One method: its evaluations, one per seed, averaged; intervals and gains come from the images' counts."""
+    domains = [place for place in miou if place != AVERAGE]
+    everywhere = [evaluation.domains[domain] for evaluation in evaluations for domain in domains]
+    return MethodRow(
+        name=name,
+        seeds=tuple(model.seed for model in models),
+        miou=_with_intervals(miou, domains, models),
+        pixel_accuracy=score_stats("pixel_accuracy", domains, evaluations),
+        boundary_error=score_stats("boundary_error", domains, evaluations),
+        interior_error=score_stats("interior_error", domains, evaluations),
+        ece=score_stats("ece", domains, evaluations),
+        iou=class_scores(domains, evaluations),
+        conditions={domain: condition_stats(domain, evaluations) for domain in domains},
+        band_curve=band_curve(domains, evaluations),
+        calibration=pooled_bins(scores.calibration for scores in everywhere),
+        gain=gains,
+        curves=tuple(_curve(model) for model in models if model.training is not None),
+    )
 
 
 def _with_intervals(

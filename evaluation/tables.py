@@ -3,13 +3,12 @@
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from evaluation.method_rows import SCORES
 from evaluation.report_schema import AVERAGE, MethodRow, Report
 from pipeline.data.labels import CLASS_NAMES
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def write_tables(report: Report, folder: Path) -> None:

@@ -18,6 +18,7 @@ from evaluation.method_rows import SCORES
 from evaluation.report import build_report
 from evaluation.report_schema import Gain, ScoreStat
 from evaluation.summary import ReportContent, summarize
+from pipeline.config.data import DataConfig, Dataset
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
 
@@ -246,3 +247,10 @@ def test_the_class_table_says_of_no_class_that_it_is_not_predicted_where_it_is(
         counted = np.asarray(confusion).sum(axis=0) + np.asarray(confusion).sum(axis=1)
         dashes = [value is None for value in numbers.methods[0].iou[domain]]
         assert dashes == (counted == 0).tolist()
+
+
+def test_a_target_called_average_is_refused_with_the_config(tmp_path: Path) -> None:
+    town = Dataset(name="average", root=tmp_path, layout="cityscapes")
+    with pytest.raises(ValueError, match="taken for the mean over all targets"):
+        DataConfig(source=town.model_copy(update={"name": "source"}), targets=(town,))
+    assert DataConfig(targets=(town.model_copy(update={"name": "averages"}),)).targets[0].name == "averages"

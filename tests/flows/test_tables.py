@@ -17,6 +17,7 @@ from evaluation.pixel_counts import no_counts
 from evaluation.schema import read_evaluation
 from flows import tables
 from flows.commands.data_check import Finding
+from flows.commands.summary import print_evaluation
 from flows.commands.tables import CacheRow, cache_table, data_table, plan_table, quality_table, stages_table
 from flows.commands.weights_quality import Quality, Reading
 from flows.registered_models import Verdict
@@ -36,7 +37,12 @@ def cells(table: Table) -> list[dict[str, str]]:
     """The rows of a table as they are drawn: what stands under each heading, read back by the places of the lines."""
     console = Console(width=2000, file=io.StringIO(), record=True, color_system=None)
     console.print(table)
-    lines = [line for line in console.export_text().splitlines() if line.startswith(("┃", "│"))]
+    return read_back(console.export_text())
+
+
+def read_back(text: str) -> list[dict[str, str]]:
+    """The rows of a table that was printed."""
+    lines = [line for line in text.splitlines() if line.startswith(("┃", "│"))]
     headings, *rows = ([cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in lines)
     assert all(len(row) == len(headings) for row in rows), "as many cells as headings"
     return [dict(zip(headings, row, strict=True)) for row in rows]
@@ -100,6 +106,21 @@ def test_scores_and_classes_stand_under_their_headings(tmp_path: Path, domains: 
         assert row == {"class": CLASS_NAMES[train_id]} | expected
 
 
+def test_evaluate_prints_the_numbers_of_its_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole of what `flexseg evaluate` prints, read back from the text."""
+    write_evaluation(tmp_path, {"fog": counted(0), ODD: counted(1)}, EvaluationConfig(band=5, curve=(2,)))
+    assert print_evaluation(artifact("evaluation", "key", 1, tmp_path))
+    printed = capsys.readouterr().out
+    start = printed.index("Scores in percent")
+    classes, scores = read_back(printed[:start]), read_back(printed[start:])
+    for row, (name, domain) in zip(scores, read_evaluation(tmp_path).domains.items(), strict=True):
+        assert row["domain"] == name and row["mIoU"] == percent(domain.miou)
+        assert row["pixels right"] == percent(domain.pixel_accuracy)
+        assert row["boundary error"] == percent(domain.boundary_error)
+        assert [line[name] for line in classes] == [percent(value) for value in domain.iou]
+    assert f"Predictions and numbers: {tmp_path}" in printed
+
+
 @pytest.mark.parametrize("score", ["miou", "boundary_error", "interior_error"])
 @pytest.mark.parametrize(("domains", "seeds"), [(("fog",), 1), (("fog", "snow"), 3), (("a", ODD, "c" * 99), 2)])
 def test_methods_stand_beside_their_own_scores_in_the_terminal_and_in_prefect(
@@ -154,8 +175,8 @@ def test_planned_images_stand_under_their_condition() -> None:
     ]
 
 
-def artifact(kind: str, key: str, seconds: float) -> Artifact:
-    return Artifact(kind, key, Path(), Manifest.model_validate(manifest_of({}, seconds=seconds)))
+def artifact(kind: str, key: str, seconds: float, folder: Path = Path()) -> Artifact:
+    return Artifact(kind, key, folder, Manifest.model_validate(manifest_of({}, seconds=seconds)))
 
 
 def test_stages_and_the_cache_stand_under_their_headings() -> None:
