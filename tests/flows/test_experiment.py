@@ -19,7 +19,10 @@ from flows.side_by_side import Slot
 from pipeline.files import file_sha256
 from pipeline.store.artifacts import ArtifactStore
 
-STAGES = {"world": 1, "labels": 1, "plan": 1, "generated": 1, "segmenter": 3, "evaluation": 3, "report": 1}
+STAGES = dict.fromkeys(("world", "labels", "plan", "generated", "alignment", "report"), 1) | {
+    "segmenter": 3,
+    "evaluation": 3,
+}
 ROOT = Path(__file__).parents[2]
 CACHED = """
 import sys
