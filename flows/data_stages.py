@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.domains import Domain, say
-from flows.recipes import class_statistics_recipe
+from flows.recipes import class_statistics_recipe, method_of
 from flows.run import Run
 from pipeline.data.datasets import Scene
 from pipeline.data.statistics import (
@@ -34,7 +34,7 @@ def check_images(domain: Domain) -> None:
 def check_crop(run: Run, method: str) -> None:
     """Every image that a method trains on holds a crop, by its header. Raises UserError, with the file."""
     if run.config.data.toytown is None:
-        config = run.config.training.of(run.config.training.methods[method])
+        config = run.config.training.of(method_of(run, method))
         run.source.check_crop(run.training_rows, config.crop, config.source_size)
 
 

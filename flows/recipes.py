@@ -87,13 +87,18 @@ def segmenter_settings(section: TrainingConfig, method: Method, seed: int, *, lo
     )
 
 
+def method_of(run: Run, name: str) -> Method:
+    """The method of that name. UserError if the config has none."""
+    methods = run.config.training.methods
+    if name not in methods:
+        raise UserError(f"no method {name!r} in this config: choose one of {', '.join(methods)}")
+    return methods[name]
+
+
 def segmenter_recipe(run: Run, method: str, seed: int) -> Recipe:
     """A segmenter depends on its settings, the source, the folder of a pretrained encoder, and the generated images if
     the method uses them, with their alignment scores if it chooses by them."""
-    section = run.config.training
-    if method not in section.methods:
-        raise UserError(f"no method {method!r} in this config: choose one of {', '.join(section.methods)}")
-    row = section.methods[method]
+    section, row = run.config.training, method_of(run, method)
     own = section.of(row)
     inputs = {"source": run.source.key}
     if (encoder := run.encoder_key(own.network.pretrained)) is not None:

@@ -88,12 +88,13 @@ def train(
 ) -> None:
     """Train one segmenter (generating its images first if the method uses them). Prints the model's folder."""
     from flows import data_stages, stages
-    from flows.recipes import segmenter_recipe
+    from flows.recipes import method_of
     from training.pretrained_encoders import check_pretrained
 
     run = load(config, overrides)
-    uses_images = "generated" in segmenter_recipe(run, method, seed).inputs
-    check_pretrained(run.config.training.of(run.config.training.methods[method]).network)
+    row = method_of(run, method)
+    uses_images = row.generated and run.config.generation is not None
+    check_pretrained(run.config.training.of(row).network)
     data_stages.check_crop(run, method)
     data_stages.labels(run)
     images = stages.generated(run) if uses_images else None
