@@ -1,5 +1,6 @@
 """Which generated images are trained on, at what size and in what mix; bad files are named in one line."""
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -180,3 +181,23 @@ def test_a_scene_is_resized_to_fit(scenes: list[Scene]) -> None:
     image, label = ScenePool(scenes, (48, 64), keep_ratio=True).read(0)
     assert (image.shape, label.shape) == ((32, 64, 3), (32, 64))
     assert ScenePool(scenes, (48, 64)).read(0)[1].shape == (48, 64)
+
+
+def test_odd_folders_are_trained_on_as_they_are_spelled(tiny_config: TrainingConfig, tmp_path: Path) -> None:
+    """Cases 05 and F08 where training opens them, the run's own folder included; the pool can be sent to a worker."""
+    _write(tmp_path / "set v", 4)
+    folder = _write(tmp_path / "set [v]", 2, source=["a", "b"])
+    pool = GeneratedPool([folder], tiny_config, excluded=NOBODY, copy=tmp_path / "do::ble [1]*" / ".copy.arrow")
+    assert len(pool) == 2 and pool.names == [(folder, 0), (folder, 1)]
+    sent: GeneratedPool = pickle.loads(pickle.dumps(pool))
+    assert _levels(sent) == _levels(pool) == [0, 1]
+
+
+def test_the_copy_of_an_earlier_start_is_made_anew(tiny_config: TrainingConfig, tmp_path: Path) -> None:
+    """A damaged or stale one is never read; a process that comes later reads what the first has written."""
+    folder, copy = _write(tmp_path / "a", 20), tmp_path / "copy.arrow"
+    copy.write_bytes(b"damaged")
+    first = GeneratedPool([folder], tiny_config, excluded=NOBODY, copy=copy)
+    second = GeneratedPool([folder], tiny_config, excluded=NOBODY, copy=copy, write=False)
+    assert _levels(second) == _levels(first) == list(range(20))
+    assert [path.name for path in tmp_path.iterdir()].count("copy.arrow") == 1
