@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evaluation.metrics import LabelMap, Scores
-from evaluation.scenes import Place
+from evaluation.scenes import DomainScene
 from evaluation.schema import prediction_file
 from evaluation.scoring import Loaded, load_or_skip
 from pipeline.data.alignment_scores import read_scores
@@ -91,14 +91,14 @@ def error_map(prediction: LabelMap, label: LabelMap, on_boundary: NDArray[np.boo
 
 
 def compared_scenes(
-    places: Sequence[Place],
+    places: Sequence[DomainScene],
     domains: Mapping[str, Sequence[Scene]],
     evaluations: Mapping[str, Path],
     band: int,
     figures: Path,
 ) -> Iterator[ComparedScene]:
     """The scenes with the predictions that the evaluations (method -> folder) kept, also as sheets into `figures`."""
-    scenes = {Place(name, scene.id): scene for name, group in domains.items() for scene in group}
+    scenes = {DomainScene(name, scene.id): scene for name, group in domains.items() for scene in group}
     for place in places:
         loaded = load_or_skip(scenes[place])
         if isinstance(loaded, Loaded):

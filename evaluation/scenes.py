@@ -17,7 +17,7 @@ CHANGED = 3
 """Scenes that changed most, for better and for worse."""
 
 
-class Place(NamedTuple):
+class DomainScene(NamedTuple):
     """One scene of one domain."""
 
     domain: str
@@ -29,7 +29,7 @@ class SceneGroup(NamedTuple):
 
     title: str
     about: str
-    places: Sequence[Place]
+    places: Sequence[DomainScene]
 
 
 def image_scores(evaluation: Path, domains: Iterable[str]) -> ImageScores:
@@ -64,19 +64,21 @@ def scene_groups(scores: Mapping[str, ImageScores], baseline: str, contender: st
 
 def pictured(scores: Mapping[str, ImageScores]) -> int:
     """How many scenes can be shown: those that every method has a score and a picture of."""
-    of_methods = [{Place(d, name) for d, images in method.items() for name in images} for method in scores.values()]
+    of_methods = [
+        {DomainScene(d, name) for d, images in method.items() for name in images} for method in scores.values()
+    ]
     return len(set.intersection(*of_methods))
 
 
 def _first(compared: ImageScores) -> SceneGroup:
     each = max(1, SCENES // max(1, len(compared)))
-    places = [Place(domain, name) for domain, images in compared.items() for name in list(images)[:each]]
+    places = [DomainScene(domain, name) for domain, images in compared.items() for name in list(images)[:each]]
     return SceneGroup("The first scenes", "The first of each domain, not picked by hand.", places[:SCENES])
 
 
 def _worst(compared: ImageScores, method: str) -> SceneGroup:
     each = max(1, SCENES // max(1, len(compared)))
-    worst = [(right, Place(d, name)) for d, images in compared.items() for name, right in _lowest(images, each)]
+    worst = [(right, DomainScene(d, name)) for d, images in compared.items() for name, right in _lowest(images, each)]
     about = f"Where {method} gets the smallest share of pixels right, in each domain; the worst first."
     return SceneGroup("The worst scenes", about, [place for _, place in sorted(worst)][:SCENES])
 
@@ -87,7 +89,7 @@ def _lowest(images: Mapping[str, float], count: int) -> list[tuple[str, float]]:
 
 def _changed(compared: ImageScores, before: ImageScores, baseline: str, contender: str) -> list[SceneGroup]:
     gains = {
-        Place(domain, name): right - before[domain][name]
+        DomainScene(domain, name): right - before[domain][name]
         for domain, images in compared.items()
         for name, right in images.items()
     }

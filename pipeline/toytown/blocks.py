@@ -4,7 +4,7 @@ from math import ceil
 
 import numpy as np
 
-from pipeline.toytown.canvas import Board, Canvas, Point2
+from pipeline.toytown.canvas import Canvas, Point2, Sheet
 from pipeline.toytown.things import ID, bush, tree
 
 FAR = 95.0  # meters to the backdrop
@@ -66,7 +66,7 @@ def _windows(canvas: Canvas, x: float, z: Point2, shape: Point2, back: float, rn
             low = 0.4
         for k, (z0, z1) in enumerate(bands):
             canvas.polygon(lit if glow[i, k] else dark, [(x, low, z0), (x, low, z1), (x, high, z1), (x, high, z0)])
-    board = Board(canvas, x, z[0], label)
+    board = Sheet(canvas, x, z[0], label)
     dark, lit = board.fill("window"), board.fill("window_lit")
     wide = (back - x) / 3
     if abs(wide) * board.scale > 6:
@@ -124,12 +124,12 @@ def backdrop(canvas: Canvas, height: Point2, rng: np.random.Generator) -> None:
         wide = float(rng.uniform(8.0, 20.0))
         if rng.random() < 0.6:
             tall = float(rng.uniform(*height)) * 0.8
-            board = Board(canvas, x, FAR, ID["building"])
+            board = Sheet(canvas, x, FAR, ID["building"])
             board.rect(board.fill("facade", float(rng.random())), (0, wide), (0, tall))
             dark = board.fill("window")
             for k in range(ceil(tall / 4) - 1):
                 board.rect(dark, (1.5, wide - 1.5), (4 * k + 2.0, 4 * k + 2.6))
         else:
-            board = Board(canvas, x, FAR, ID["vegetation"])
+            board = Sheet(canvas, x, FAR, ID["vegetation"])
             board.disc(board.fill("leaf", float(rng.random())), wide / 2, 2.0, wide * 0.6, float(rng.uniform(4, 8)))
         x += wide

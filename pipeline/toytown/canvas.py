@@ -110,7 +110,7 @@ class Canvas:
         return np.asarray(self.image)
 
 
-class Board:
+class Sheet:
     """An upright sheet at (x, z) on which things are drawn in meters: u to the right of x, v above the ground."""
 
     def __init__(self, canvas: Canvas, x: float, z: float, label: int, mirror: bool = False) -> None:

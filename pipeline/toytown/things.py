@@ -5,14 +5,14 @@ from math import cos, pi, sin
 import numpy as np
 
 from pipeline.data.labels import CLASS_NAMES
-from pipeline.toytown.canvas import Board, Canvas
+from pipeline.toytown.canvas import Canvas, Sheet
 
 ID = {name: train_id for train_id, name in enumerate(CLASS_NAMES)}
 
 
 def person(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
     """A standing or walking person: legs, body, arms, head."""
-    board = Board(canvas, x, z, ID["person"])
+    board = Sheet(canvas, x, z, ID["person"])
     tall = float(rng.uniform(0.95, 1.12)) if rng.random() < 0.88 else 0.7
     stride = float(rng.uniform(0.0, 0.22)) * tall
     legs, top = board.fill("trousers", rng.random()), board.fill("shirt", rng.random())
@@ -38,7 +38,7 @@ def person(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None
 
 def bicycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator, ridden: bool = False) -> None:
     """A bicycle from the side; `ridden` adds the rider."""
-    board = Board(canvas, x, z, ID["bicycle"], mirror=bool(rng.random() < 0.5))
+    board = Sheet(canvas, x, z, ID["bicycle"], mirror=bool(rng.random() < 0.5))
     frame, tire, spokes = board.fill("bicycle", rng.random()), board.fill("tire"), board.fill("spokes")
     canvas.cast(1, [(x - 0.8, z - 0.1), (x + 0.8, z - 0.1), (x + 0.8, z + 0.15), (x - 0.8, z + 0.15)])
     for wheel in (-0.55, 0.55):
@@ -54,7 +54,7 @@ def bicycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator, ridden
 
 def motorcycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator, ridden: bool = False) -> None:
     """A motorcycle from the side: thick wheels, a painted tank, a seat; `ridden` adds the rider."""
-    board = Board(canvas, x, z, ID["motorcycle"], mirror=bool(rng.random() < 0.5))
+    board = Sheet(canvas, x, z, ID["motorcycle"], mirror=bool(rng.random() < 0.5))
     paint, tire, chrome = board.fill("motorcycle", rng.random()), board.fill("tire"), board.fill("chrome")
     canvas.cast(1, [(x - 1.0, z - 0.2), (x + 1.0, z - 0.2), (x + 1.0, z + 0.3), (x - 1.0, z + 0.3)])
     for wheel in (-0.72, 0.72):
@@ -69,7 +69,7 @@ def motorcycle(canvas: Canvas, x: float, z: float, rng: np.random.Generator, rid
         _rider(board, rng, seat=0.9)
 
 
-def _rider(board: Board, rng: np.random.Generator, seat: float) -> None:
+def _rider(board: Sheet, rng: np.random.Generator, seat: float) -> None:
     label = ID["rider"]
     top, legs = board.fill("shirt", rng.random(), label), board.fill("trousers", rng.random(), label)
     head, skin = board.fill("helmet", rng.random(), label), board.fill("skin", rng.random(), label)
@@ -82,7 +82,7 @@ def _rider(board: Board, rng: np.random.Generator, seat: float) -> None:
 
 def riding_away(canvas: Canvas, x: float, z: float, rng: np.random.Generator, motor: bool) -> None:
     """A rider seen from behind, on a bicycle or a motorcycle."""
-    board = Board(canvas, x, z, ID["motorcycle" if motor else "bicycle"])
+    board = Sheet(canvas, x, z, ID["motorcycle" if motor else "bicycle"])
     wide = 0.11 if motor else 0.06
     canvas.cast(1, [(x - 0.3, z - 0.2), (x + 0.3, z - 0.2), (x + 0.3, z + 1.4), (x - 0.3, z + 1.4)])
     board.rect(board.fill("tire"), (-wide, wide), (0.0, 0.72))
@@ -102,7 +102,7 @@ def riding_away(canvas: Canvas, x: float, z: float, rng: np.random.Generator, mo
 
 def tree(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
     """A trunk (vegetation, as Cityscapes has it) and a crown of lobes, darker below; a few are conifers."""
-    board = Board(canvas, x, z, ID["vegetation"])
+    board = Sheet(canvas, x, z, ID["vegetation"])
     tall, tone = float(rng.uniform(4.0, 8.5)), float(rng.random())
     radius, trunk = tall * float(rng.uniform(0.24, 0.34)), tall * float(rng.uniform(0.3, 0.42))
     leaf, under = board.fill("leaf", tone), board.fill("leaf_dark", tone)
@@ -130,7 +130,7 @@ def tree(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
 
 def bush(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
     """A low round bush."""
-    board, tone = Board(canvas, x, z, ID["vegetation"]), float(rng.random())
+    board, tone = Sheet(canvas, x, z, ID["vegetation"]), float(rng.random())
     size = float(rng.uniform(0.5, 1.1))
     board.disc(board.fill("leaf_dark", tone), 0, size * 0.5, size, size * 0.75)
     board.disc(board.fill("leaf", tone), -0.2 * size, size * 0.75, size * 0.65, size * 0.5)
@@ -138,7 +138,7 @@ def bush(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
 
 def lamp_post(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
     """A street lamp whose arm reaches over the road."""
-    board = Board(canvas, x, z, ID["pole"], mirror=x > 0)
+    board = Sheet(canvas, x, z, ID["pole"], mirror=x > 0)
     steel, tall = board.fill("pole", 0.2), float(rng.uniform(5.5, 7.5))
     board.rect(steel, (-0.1, 0.1), (0.0, tall))
     board.line(steel, [(0, tall), (1.5, tall + 0.25)], 0.12)
@@ -147,7 +147,7 @@ def lamp_post(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> N
 
 def traffic_light(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
     """A dark box with one lit lamp, on a pole; sometimes on an arm over the road."""
-    board = Board(canvas, x, z, ID["pole"], mirror=x > 0)
+    board = Sheet(canvas, x, z, ID["pole"], mirror=x > 0)
     steel, box = board.fill("pole", 0.6), board.fill("light_box", 0.5, ID["traffic light"])
     tall, arm = float(rng.uniform(2.5, 3.3)), rng.random() < 0.4
     lamp = board.fill(("red", "green", "amber")[int(rng.choice(3, p=(0.45, 0.45, 0.1)))], 0.5, ID["traffic light"])
@@ -164,7 +164,7 @@ def traffic_light(canvas: Canvas, x: float, z: float, rng: np.random.Generator) 
 
 def traffic_sign(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
     """A disc, a warning triangle, a blue square or a direction board on a pole."""
-    board, label = Board(canvas, x, z, ID["pole"]), ID["traffic sign"]
+    board, label = Sheet(canvas, x, z, ID["pole"]), ID["traffic sign"]
     tall, kind = float(rng.uniform(2.1, 2.7)), int(rng.integers(5))
     board.rect(board.fill("pole", 0.4), (-0.07, 0.07), (0.0, tall))
     red, white = board.fill("sign_red", 0.5, label), board.fill("sign_white", 0.5, label)

@@ -5,7 +5,7 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from pipeline.toytown.canvas import Board, Canvas, Point2
+from pipeline.toytown.canvas import Canvas, Point2, Sheet
 from pipeline.toytown.things import ID
 
 LENGTHS = {"car": 4.2, "truck": 7.5, "bus": 11.0, "train": 24.0}
@@ -18,7 +18,7 @@ class Cuboid:
     def __init__(self, canvas: Canvas, x: float, z: float, kind: str) -> None:
         self.canvas, self.x, self.z, self.label = canvas, x, z, ID[kind]
         self.wide, self.long = WIDTHS[kind], LENGTHS[kind]
-        self.face = Board(canvas, x, z, self.label)
+        self.face = Sheet(canvas, x, z, self.label)
         self.wall = x - self.wide / 2 if x > 0 else x + self.wide / 2
         self.sees_side = abs(x) > self.wide / 2 + 0.1
         half = self.wide / 2 + 0.1
@@ -150,7 +150,7 @@ DRAW = {"car": car, "truck": truck, "bus": bus, "train": train}
 
 def car_across(canvas: Canvas, x: float, z: float, rng: np.random.Generator) -> None:
     """A car that crosses the street, from the side."""
-    board, tone = Board(canvas, x, z, ID["car"], mirror=bool(rng.random() < 0.5)), float(rng.random())
+    board, tone = Sheet(canvas, x, z, ID["car"], mirror=bool(rng.random() < 0.5)), float(rng.random())
     paint, glass = board.fill("car", tone), board.fill("glass")
     canvas.cast(1, [(x - 2.2, z - 0.2), (x + 2.2, z - 0.2), (x + 2.2, z + 1.6), (x - 2.2, z + 1.6)])
     board.poly(paint, [(-2.1, 0.28), (2.1, 0.28), (2.1, 0.75), (1.3, 0.9), (-2.1, 0.92)])

@@ -14,7 +14,7 @@ from evaluation import figures
 from evaluation.image_counts import read_image_counts
 from evaluation.published import published_scores
 from evaluation.report_schema import read_report
-from evaluation.scenes import Place, image_scores, pictured, scene_groups
+from evaluation.scenes import DomainScene, image_scores, pictured, scene_groups
 from evaluation.summary import ReportContent
 
 
@@ -111,24 +111,24 @@ def test_scenes_are_chosen_by_their_scores() -> None:
     after = {"fog": {"a": 0.7, "b": 0.6, "c": 0.41}, "rain": {"d": 0.2, "e": 0.8}}
     first, worst, improved, worsened = scene_groups({"A": before, "B": after}, "A", "B")
     assert first.places == [
-        Place("fog", "a"),
-        Place("fog", "b"),
-        Place("fog", "c"),
-        Place("rain", "d"),
-        Place("rain", "e"),
+        DomainScene("fog", "a"),
+        DomainScene("fog", "b"),
+        DomainScene("fog", "c"),
+        DomainScene("rain", "d"),
+        DomainScene("rain", "e"),
     ]
     assert worst.places == [
-        Place("rain", "d"),
-        Place("fog", "c"),
-        Place("fog", "b"),
-        Place("fog", "a"),
-        Place("rain", "e"),
+        DomainScene("rain", "d"),
+        DomainScene("fog", "c"),
+        DomainScene("fog", "b"),
+        DomainScene("fog", "a"),
+        DomainScene("rain", "e"),
     ]
-    assert improved.places == [Place("fog", "a"), Place("fog", "c")]
-    assert worsened.places == [Place("fog", "b"), Place("rain", "d")]
+    assert improved.places == [DomainScene("fog", "a"), DomainScene("fog", "c")]
+    assert worsened.places == [DomainScene("fog", "b"), DomainScene("rain", "d")]
     alone = scene_groups({"A": before}, "A", None)
     assert [group.title for group in alone] == ["The first scenes", "The worst scenes"]
-    assert alone[1].places[0] == Place("fog", "only before")
+    assert alone[1].places[0] == DomainScene("fog", "only before")
 
 
 def test_scenes_without_a_picture_are_counted(page: str) -> None:
