@@ -5,7 +5,7 @@ from functools import partial
 from prefect import flow
 
 from flows import stages, story
-from flows.run import Run
+from flows.run import Run, taken_over
 from flows.server import pages
 from flows.side_by_side import side_by_side, slots
 from flows.tasks import run_name, task
@@ -21,8 +21,11 @@ def experiment(config: str = "toy", overrides: list[str] = []) -> Run:
         config: A preset's name (toy, toy-3-seeds, gta-dginstyle and so on), or the path of a YAML file on the worker.
         overrides: Keys of the config to replace, each as in training.iterations=100.
     """
-    run = Run(load_config(config, overrides), pages.track)
-    stages.check(run)
+    run = taken_over()
+    if run is None:
+        run = Run(load_config(config, overrides))
+        stages.check(run)
+    run.progress = pages.track
     together = partial(side_by_side, given=slots(run.config.machine))
     pages.show_report(story.experiment(run, task, together))
     return run

@@ -19,6 +19,7 @@ from pipeline.data.alignment_scores import has_scores
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Stage
 from pipeline.store.building import Settings
+from training.pretrained_encoders import is_commit
 
 LABELS = Stage("labels", 2)  # 2: also of shrunk label maps, with what looks wrong in them
 PLANNED = Stage("plan", 2)  # 2: keys hold what differs from the frozen defaults
@@ -109,7 +110,8 @@ def segmenter_recipe(run: Run, method: str, seed: int) -> Recipe:
         inputs |= run.generated_keys
         if own.minimum_alignment > 0:  # else the scores are not read
             inputs |= {f"{name}, alignment": run.key(alignment_recipe(run, inputs[name])) for name in unscored(run)}
-    return Recipe(SEGMENTER, segmenter_settings(section, row, seed, local="encoder" in inputs), inputs)
+    local = encoder is not None and not is_commit(encoder)
+    return Recipe(SEGMENTER, segmenter_settings(section, row, seed, local=local), inputs)
 
 
 def unscored(run: Run) -> dict[str, Path | None]:

@@ -1,5 +1,7 @@
 """Every registered model on every data set that is there, against its baseline: a Prefect flow for schedules."""
 
+import traceback
+
 from prefect import flow
 from pydantic import NonNegativeFloat
 
@@ -11,6 +13,7 @@ from flows.server import pages
 from flows.server.notify import notification_block, send
 from flows.tasks import run_name, task
 from pipeline.config.experiment import load_config
+from pipeline.errors import UserError
 
 world, evaluation = task(stages.world), task(stages.evaluation)
 
@@ -39,6 +42,8 @@ def reevaluate(
             scored = evaluation(run, *find_model(run.store, model.model))
             verdicts.append(judge(run.store, model, scored, max_drop))
         except Exception as error:  # the other models are scored all the same
+            if not isinstance(error, UserError):  # a defect of ours: what the last line says would not tell where
+                traceback.print_exc()
             verdicts.append(failed(model, error))
     headline, text = summary(verdicts, missing)
     pages.show_verdicts(verdicts, headline, text)

@@ -149,7 +149,12 @@ def judge(store: ArtifactStore, model: Model, evaluation: Artifact, max_drop: fl
 
 def failed(model: Model, error: Exception) -> Verdict:
     """The verdict on a model that could not be scored or compared."""
-    return Verdict(model.name, False, [str(error).strip().splitlines()[-1] or repr(error)])
+    kind = (
+        ""
+        if isinstance(error, UserError)
+        else f"a defect of flexseg, its traceback is in the log: {type(error).__name__}: "
+    )
+    return Verdict(model.name, False, [f"{kind}{one_line(error)}"])
 
 
 def summary(verdicts: Sequence[Verdict], missing: Mapping[str, str]) -> tuple[str, str]:

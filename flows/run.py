@@ -1,7 +1,9 @@
 """One use of a config: the data that it names, the store, and what has been made or found so far."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,7 @@ from pipeline.store.manifest import canonical_digest, file_table
 from pipeline.toytown import write_world
 from pipeline.work.progress import Track, announce, duration, silent
 from training.pools import data_set_fingerprint
+from training.pretrained_encoders import encoder_commit
 
 WORLD = Stage("world", 1)
 
@@ -133,9 +136,12 @@ class Run:
         return weights_fingerprint(self.generation.weights)
 
     def encoder_key(self, name: str | None) -> str | None:
-        """Fingerprint of the local folder of a pretrained encoder; None for random weights and names on the Hub."""
-        if name is None or not Path(name).is_dir():
+        """Fingerprint of the local folder of a pretrained encoder, or the commit of the Hub's repository that is in its
+        cache (where it is by the time that a run was checked); None for random weights, and before it is fetched."""
+        if name is None:
             return None
+        if not Path(name).is_dir():
+            return encoder_commit(name)
         if name not in self._encoder_keys:
             self._encoder_keys[name] = canonical_digest(file_table(Path(name)))
         return self._encoder_keys[name]
@@ -179,3 +185,25 @@ class Run:
             announce(f"stage {stage.name}: begins")
         elif event == "waiting":
             print(f"waiting for another process that makes the same {stage.name} artifact", file=sys.stderr)
+
+
+_handed: ContextVar[Run | None] = ContextVar("handed", default=None)
+
+
+@contextmanager
+def handed_over(run: Run) -> Iterator[None]:
+    """Within it, a flow that is started in this process takes this run, whose data and weights were checked, instead of
+    looking for all of them again: a flow's own parameters must be such as a form can have."""
+    token = _handed.set(run)
+    try:
+        yield
+    finally:
+        _handed.reset(token)
+
+
+def taken_over() -> Run | None:
+    """The run that was handed over, with nothing in its history; None where the flow was started by a server."""
+    run = _handed.get()
+    if run is not None:
+        run.history.clear()
+    return run

@@ -20,7 +20,7 @@ class Via(Protocol):
 
 
 def directly(stage: Callable[[Run, *Ts], R], /) -> Callable[[Run, *Ts], R]:
-    """The stage itself: a `Via` without Prefect, its retries and its time limits."""
+    """The stage itself: a `Via` without Prefect, retries and limits; `flows.retries.persistently` has the retries."""
     return stage
 
 

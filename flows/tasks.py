@@ -16,12 +16,12 @@ from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from flows.interrupts import listen_within_flow
+from flows.retries import FIRST_DELAY_S, may_help
 from flows.run import Run
 from flows.server.pages import progress_pages
 from flows.side_by_side import PLACE
 from flows.time_limits import limited
 from pipeline.config.machine import Machine
-from pipeline.errors import TryAgainError, UserError
 from pipeline.store.artifacts import KEY_DIGITS
 
 Ts = TypeVarTuple("Ts")
@@ -32,7 +32,6 @@ GPU_LIMIT = "flexseg-gpu"
 GPU_STAGES = ("generated", "segmenter", "evaluation")
 LEASE_S = 120.0
 """After this time a killed flow's GPUs are free again."""
-FIRST_DELAY_S = 10.0
 
 
 def task(stage: Callable[[Run, *Ts], R]) -> Callable[[Run, *Ts], R]:
@@ -55,7 +54,7 @@ def task(stage: Callable[[Run, *Ts], R]) -> Callable[[Run, *Ts], R]:
             persist_result=False,
             retries=run.config.machine.retries,
             retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
-            retry_condition_fn=may_help,
+            retry_condition_fn=_may_help,
         )(run, *args)
 
     return call
@@ -80,10 +79,8 @@ def run_name() -> str:
     return f"{flow_run.flow_name} {Path(flow_run.parameters['config']).stem}"
 
 
-def may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help: not where the user has to correct something."""
-    error = state.data
-    return isinstance(error, TryAgainError) or not isinstance(error, UserError)
+def _may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    return may_help(state.data)
 
 
 @contextmanager

@@ -77,6 +77,17 @@ def find(reference: str, wanted: Wanted, key: str) -> FoundFolder:
     return found
 
 
+def cached(reference: str, wanted: Wanted) -> FoundFolder | None:
+    """The place on the Hub that `reference` names, if all that is `wanted` of it is in the cache. Fetches nothing."""
+    from huggingface_hub.errors import HFValidationError
+
+    place = parse(reference)
+    try:
+        return None if place is None else _cached(place, wanted)
+    except HFValidationError:
+        return None
+
+
 def _on_hub(reference: str, local: Path, key: str) -> HubFolder:
     """The place that `reference` names. UserError for what is no such name, and for what is meant as a path."""
     place = parse(reference)

@@ -16,10 +16,13 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from pipeline.errors import TryAgainError, UserError
+from pipeline.errors import TryAgainError, UserError, one_line
+from pipeline.work.devices import out_of_memory
 
 TIMEOUT = timedelta(days=1)
 """For a rank that waits for the others. A dead rank is noticed at once, as its connection breaks."""
+LOST_NEIGHBOR = ("Connection closed by peer", "Connection reset by peer", "DistNetworkError")
+"""What torch says in a rank whose neighbor has died."""
 GRACE_S = 5.0
 """What the other ranks get, twice, to end by themselves when one has failed."""
 
@@ -64,12 +67,13 @@ def run_on_ranks(count: int, device: str, work: Callable[..., None], arguments: 
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
             if not errors.empty():
-                kind, message = errors.get()
-                raise kind(message) from None
-            if isinstance(error, ProcessExitedException):
+                passing, text = errors.get()
+                raise (TryAgainError if passing else UserError)(text) from None
+            # A rank may notice its dead neighbor before the dead one itself is noticed here.
+            if isinstance(error, ProcessExitedException) or any(words in str(error) for words in LOST_NEIGHBOR):
                 raise TryAgainError(
-                    f"a training process was ended from outside ({error}), perhaps for want of memory; the last"
-                    " checkpoint is kept: the same command continues from it"
+                    f"a training process was ended from outside ({one_line(error, 160)}), perhaps for want of memory;"
+                    " the last checkpoint is kept: the same command continues from it"
                 ) from None
             raise
         except BaseException:  # Ctrl-C, or what a signal's handler raises
@@ -135,8 +139,10 @@ def _on_rank(rank: int, world: _World, stop: Any, errors: Any, work: Callable[..
     assert parent is not None
     try:
         work(*arguments, lambda: stop.is_set() or not parent.is_alive())
-    except UserError as error:
-        errors.put((TryAgainError if isinstance(error, TryAgainError) else UserError, str(error)))
+    except Exception as error:
+        told = error if isinstance(error, UserError) else out_of_memory(error)
+        if told is not None:
+            errors.put((isinstance(told, TryAgainError), str(told)))
         raise
     distributed.destroy_process_group()
 

@@ -5,6 +5,7 @@ from pipeline.config.training import NetworkConfig
 from pipeline.errors import UserError
 
 KEY = "training.network.pretrained"
+COMMIT = "commit "
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -21,6 +22,18 @@ def find_pretrained(name: str) -> hub.FoundFolder:
             " for instance what 'hf download nvidia/mit-b5 --local-dir FOLDER' writes"
         )
     return found
+
+
+def encoder_commit(name: str) -> str | None:
+    """The commit, as COMMIT and its digits, of the snapshot of the encoder `name` in the Hub's cache; None where there
+    is none, or no such name. Fetches nothing."""
+    found = hub.cached(name, {"": (("config.json",), _WEIGHTS)})
+    return None if found is None else f"{COMMIT}{found.commit}"
+
+
+def is_commit(key: str) -> bool:
+    """Whether a fingerprint is a commit's, not a folder's."""
+    return key.startswith(COMMIT)
 
 
 def check_pretrained(config: NetworkConfig) -> None:

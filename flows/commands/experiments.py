@@ -26,32 +26,35 @@ def run(config: ConfigArgument, overrides: SetOption = []) -> None:
     from flows.stages import check
 
     checked = load(config, overrides)
-    check(checked)  # the flow checks too, but only after Prefect's server has started
+    check(checked)  # before Prefect's server starts; the flow does not check again
     if not server_named() and story.finished(checked):
         complete = print_summary(checked)
     else:
-        complete = print_summary(_with_prefect(checked.config.machine.store, config, overrides))
+        complete = print_summary(_with_prefect(checked, config, overrides))
     if not complete:
         sys.exit(2)
 
 
-def _with_prefect(store: Path, config: str, overrides: list[str]) -> "Run":
+def _with_prefect(checked: "Run", config: str, overrides: list[str]) -> "Run":
     """The flow; without Prefect, whose states nobody needs, where its temporary server is lost for good."""
+    from flows.run import handed_over
     from flows.server.local_server import prefect_server, server_lost
 
-    with prefect_server(store):
+    with prefect_server(checked.config.machine.store):
         from flows.experiment import experiment
 
         try:
-            return experiment(config, overrides)
+            with handed_over(checked):
+                return experiment(config, overrides)
         except Exception as error:
             if isinstance(error, UserError) or not server_lost():
                 raise
     from flows import story
+    from flows.retries import persistently
 
     print("flexseg: going on without Prefect: what was finished is in the store", file=sys.stderr)
     run = load(config, overrides)
-    story.experiment(run, story.directly)
+    story.experiment(run, persistently)
     return run
 
 
@@ -89,6 +92,7 @@ def train(
     """Train one segmenter (generating its images first if the method uses them). Prints the model's folder."""
     from flows import data_stages, stages
     from flows.recipes import method_of
+    from flows.retries import persistently
     from training.pretrained_encoders import check_pretrained
 
     run = load(config, overrides)
@@ -97,8 +101,8 @@ def train(
     check_pretrained(run.config.training.of(row).network)
     data_stages.check_crop(run, method)
     data_stages.labels(run)
-    images = stages.generated(run) if uses_images else None
-    print(stages.segmenter(run, method, seed, images).folder / "segmenter")
+    images = persistently(stages.generated)(run) if uses_images else None
+    print(persistently(stages.segmenter)(run, method, seed, images).folder / "segmenter")
 
 
 def evaluate(
@@ -130,12 +134,13 @@ def evaluate(
     from flows import stages
     from flows.commands.summary import print_evaluation
     from flows.comparison import evaluations, regressed
+    from flows.retries import persistently
     from flows.segmenters import find_model
 
     run = load(config, overrides)
     key, folder = find_model(run.store, model)
     before = evaluations(baseline, run.store) if baseline is not None else []
-    evaluation = stages.evaluation(run, key, folder)
+    evaluation = persistently(stages.evaluation)(run, key, folder)
     complete = print_evaluation(evaluation)
     if baseline is not None and regressed(before, evaluation.folder, baseline, max_drop):
         sys.exit(3)

@@ -25,6 +25,7 @@ def generate(
     if output is not None:
         check_new_folder(output, "--output")
     from flows import data_stages, stages
+    from flows.retries import persistently
 
     run = load(config, overrides)
     _ = run.weights_key
@@ -32,8 +33,8 @@ def generate(
         stages.join_generation(run)
         return
     data_stages.class_statistics(run)
-    images = stages.generated(run)
-    scored = stages.alignment(run, images.key, images.folder)
+    images = persistently(stages.generated)(run)
+    scored = persistently(stages.alignment)(run, images.key, images.folder)
     if output is not None:
         from generation.scores import publish
 

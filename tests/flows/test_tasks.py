@@ -1,5 +1,6 @@
 """What a task tries again, which GPUs it asks for, and what is shown in Prefect's UI. No server is needed."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -7,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import torch
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
@@ -25,8 +27,14 @@ Mini = Callable[..., ExperimentConfig]
 @pytest.mark.parametrize(
     ("error", "again"),
     [
-        (OSError("gone"), True),
-        (RuntimeError("x"), True),
+        (OSError("gone"), False),
+        (OSError(errno.ESTALE, "stale file handle"), True),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), True),
+        (PermissionError(errno.EACCES, "denied"), False),
+        (RuntimeError("x"), False),  # a defect would fail alike, hours later
+        (AssertionError(), False),
+        (torch.OutOfMemoryError("full"), True),
+        (TryAgainError("killed"), True),
         (EndedError("limit"), True),
         (TryAgainError("3 worker processes in a row died"), True),
         (StoreUnavailableError("away"), True),
@@ -34,7 +42,7 @@ Mini = Callable[..., ExperimentConfig]
     ],
 )
 def test_what_is_tried_again(error: Exception, again: bool) -> None:
-    assert tasks.may_help(None, None, Failed(data=error)) == again  # type: ignore[arg-type]  # only the state counts
+    assert tasks._may_help(None, None, Failed(data=error)) == again  # type: ignore[arg-type]  # only the state counts
 
 
 def test_a_task_looks_like_its_stage() -> None:
@@ -60,8 +68,6 @@ def test_a_task_looks_like_its_stage() -> None:
 def test_slots_of_a_machine_with_four_gpus(
     stage: str, machine: dict[str, Any], slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert tasks._slots(Machine.model_validate(machine), stage) == slots
 
