@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generation.alignment import Alignment, alignment, edge_detector, label_edges
+from generation.alignment import Alignment, alignment, canny, edge_detector, label_edges
 from generation.card import draw_histogram
 from pipeline.config.generation import AlignmentConfig
 from pipeline.data.labels import CLASSES
@@ -99,3 +99,20 @@ def test_the_histogram_is_the_same_file_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).reshape(-1, 3)
     assert len(np.unique(pixels, axis=0)) > 10
+
+
+@pytest.mark.parametrize("size", [(64, 128), (50, 70), (96, 200), (33, 257), (130, 66)])
+def test_canny_is_that_of_controlnet_aux(size: tuple[int, int]) -> None:
+    """Bit for bit, enlarged and shrunk, on noise and on blocks."""
+    from controlnet_aux import CannyDetector
+
+    rng = np.random.default_rng(size[0])
+    blocks = rng.integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3)).astype(np.uint8)
+    for image in (
+        rng.integers(0, 256, (*size, 3)).astype(np.uint8),
+        np.ascontiguousarray(blocks.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]]),
+    ):
+        for resolution in (64, 128):
+            theirs = CannyDetector()(image, detect_resolution=resolution, image_resolution=resolution, output_type="np")
+            ours = canny(image, resolution)
+            assert ours.any() and np.array_equal(ours, theirs[..., 0])
