@@ -3,14 +3,13 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.machine import Machine as Config
 from pipeline.errors import UserError
 from pipeline.store import lease as leases
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
@@ -19,9 +18,6 @@ from pipeline.store.locks import LockRecord, Term
 from pipeline.store.manifest import file_table
 from pipeline.store.records import FileTable
 from pipeline.store.shared_artifact import SharedArtifact, is_part
-from pipeline.work.progress import Track, silent
-from pipeline.work.units import PARTS, WORK, Load, Unit, make_all, make_units
-from tests.tracks import interrupted_after
 
 STAGE = Stage("made", 1)
 UNITS = 6
@@ -289,37 +285,3 @@ def test_whoever_fails_when_each_unit_is_made_once(
     assert sorted(unit for machine in machines for unit in machine.made) == list(range(UNITS))
     tables = [file_table(machine.make().folder) for machine in machines]
     assert tables[0] == tables[1] == tables[2] and objects(root) == ["manifest.json"]
-
-
-def test_units_of_another_machine_are_taken_over_with_their_digests(tmp_path: Path) -> None:
-    """Case F07 over two machines: what the first one finished is neither made again nor trusted unseen."""
-    made: list[tuple[str, str]] = []
-
-    def build(machine: str, folder: Path, track: Track = silent) -> None:
-        (folder / WORK).mkdir(exist_ok=True)
-        units = [Unit(folder / "data" / f"{k}", folder / WORK, f"{k}", 1) for k in range(4)]
-        units += [Unit(folder / WORK / PARTS / "x.npz", folder / WORK, "x", 1)]
-
-        def make(task: str, path: Path) -> Iterator[None]:
-            made.append((machine, task))
-            path.write_text(f"content {task}")
-            yield
-
-        def execute(units: Sequence[Unit], load: Load, machine: Config) -> Iterator[None]:
-            yield from (None for _ in make_units(units, load, "cpu"))
-
-        make_all(units, lambda device: make, machine=Config(), execute=execute, progress=track, description="it")
-
-    def get(name: str, track: Track = silent) -> Artifact:
-        store = ArtifactStore(tmp_path / name, remote=f"file://{tmp_path}/remote", lease=30)
-        return store.get_or_build(STAGE, {}, {}, lambda folder: build(name, folder, track))
-
-    with pytest.raises(KeyboardInterrupt):
-        get("a", interrupted_after(2))
-    assert made == [("a", "0"), ("a", "1"), ("a", "2")]
-    (contents,) = (path for path in (tmp_path / "remote").rglob("files/*") if path.read_bytes() == b"content 1")
-    contents.write_text("content 7")
-    artifact = get("b")
-    assert made[3:] == [("b", "1"), ("b", "3"), ("b", "x")]
-    assert sorted(artifact.manifest.files) == ["data/0", "data/1", "data/2", "data/3"], "no digests, no parts"
-    assert not (artifact.folder / WORK).exists() and get("a").manifest == artifact.manifest
