@@ -15,7 +15,7 @@ from scipy import ndimage
 from benchmarks.record import Row, record
 from pipeline.data.boundaries import boundary_granularity
 from pipeline.data.labels import IGNORE, NUM_CLASSES
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.toytown import render_source
 from training.losses import uncertainty_weights
 
@@ -27,7 +27,7 @@ Bands = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
 def measure_bands(*, repetitions: int) -> None:
     """Times every way on one map, checks that all give the same, and records it."""
     label, what = _label()
-    logits = generator("logits").normal(0, 2, (NUM_CLASSES, SIDE, SIDE)).astype(np.float32)
+    logits = random_generator("logits").normal(0, 2, (NUM_CLASSES, SIDE, SIDE)).astype(np.float32)
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=0))
     ways: dict[str, Bands] = {
         "flexseg": _ours,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config.machine import Machine
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.work import workers
 from pipeline.work.units import WORK, Make, Unit
 
@@ -58,7 +58,7 @@ def simulate(images: int, count: int, size: int, rates: Rates, *, seed: int = 0)
 
     A worker lives for an exponentially distributed time; the shard that it had in hand goes to the next free worker.
     """
-    random = generator("scaling", seed)
+    random = random_generator("scaling", seed)
     shards = [min(size, images - k) for k in range(0, images, size)][::-1]
     life = 3600 / rates.deaths_per_h if rates.deaths_per_h else math.inf
     free = [(rates.start, k, random.exponential(life) if math.isfinite(life) else math.inf) for k in range(count)]

@@ -26,7 +26,7 @@ from pipeline.config.experiment import load_config
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene, class_pixels
 from pipeline.data.labels import TRAIN_IDS
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.toytown import render_source
 from training.data import Batch, TrainingSet, loader_rate
 from training.draws import Drawer, RareClassSampler
@@ -158,7 +158,7 @@ def _scenes(folder: Path, size: tuple[int, int]) -> Iterator[Scene]:
     for index in range(FILES):
         rendering = render_source(0, index, (96, 192))
         name = f"{size[0]}_{index}"
-        noise = generator("noise", index).normal(0, 8, (*size, 3))
+        noise = random_generator("noise", index).normal(0, 8, (*size, 3))
         image = np.asarray(Image.fromarray(rendering.image).resize(size[::-1], Image.Resampling.BILINEAR))
         Image.fromarray((image + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png", compress_level=1)
         Image.fromarray(rendering.label).resize(size[::-1], Image.Resampling.NEAREST).save(folder / f"{name}_l.png")

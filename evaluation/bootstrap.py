@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -172,7 +172,7 @@ def _exchanged(first: Values, second: Values, clusters: Clusters, seed: int) -> 
     seeds = math.lcm(len(first), len(second))
     first, second = (np.tile(terms, (seeds // len(terms), 1, 1)) for terms in (first, second))
     places = _units(first.shape[1], clusters)[0]
-    coins = generator("exchange", seed).integers(0, 2, (RESAMPLES, int(places.max()) + 1)).astype(np.float64)
+    coins = random_generator("exchange", seed).integers(0, 2, (RESAMPLES, int(places.max()) + 1)).astype(np.float64)
     moved = coins[:, places] @ (second - first)
     after = _mean(_class_iou(second.sum(axis=1, keepdims=True) - moved))
     before = _mean(_class_iou(first.sum(axis=1, keepdims=True) + moved))
@@ -219,7 +219,7 @@ def _units(count: int, clusters: Clusters) -> tuple[Groups, Groups]:
 def _resamples(count: int, clusters: Clusters, seed: int) -> tuple[Values, int]:
     """(R,N) how often each image is drawn in each resample, and the number of units that could be drawn."""
     places, strata = _units(count, clusters)
-    rng = generator("bootstrap", seed)
+    rng = random_generator("bootstrap", seed)
     drawn = np.zeros((RESAMPLES, len(strata)))
     for stratum in np.unique(strata):
         inside = np.flatnonzero(strata == stratum)

@@ -16,7 +16,7 @@ from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.data.statistics import count_labels
 from pipeline.errors import UserError
 from pipeline.requests import Box, GenerationRequest
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.work.progress import Track, silent
 from pipeline.work.threads import in_order
 
@@ -58,7 +58,7 @@ def plan(
     probabilities = class_probabilities(config, pixels.sum(0), np.any(eligible, axis=0))
 
     def request(condition: str, k: int) -> GenerationRequest:
-        rng = generator("plan", config.seed, condition, k)
+        rng = random_generator("plan", config.seed, condition, k)
         class_id = int(rng.choice(NUM_CLASSES, p=probabilities))
         scene = scenes[int(rng.choice(np.flatnonzero(eligible[:, class_id])))]
         box = draw_crop(reader.read(scene.id), config.size, class_id, config.rare_class_pixels / 2, rng)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.seeding import derive_seed, generator
+from pipeline.seeding import derive_seed, random_generator
 from pipeline.work.progress import Track, silent
 
 WIDTHS = (16, 32, 64, 96)
@@ -40,7 +40,7 @@ def train_weather_network(
     steps = epochs * images // BATCH
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    rng = generator("weather batches", seed)
+    rng = random_generator("weather batches", seed)
     for _ in progress(range(steps), total=steps, description="Training the weather classifier"):
         rows = torch.from_numpy(rng.integers(0, images, BATCH))
         batch = inputs[rows]

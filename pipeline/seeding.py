@@ -11,6 +11,6 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(*parts: object) -> np.random.Generator:
-    """A NumPy generator seeded by `derive_seed(*parts)`."""
+def random_generator(*parts: object) -> np.random.Generator:
+    """A NumPy random generator seeded by `derive_seed(*parts)`."""
     return np.random.default_rng(derive_seed(*parts))

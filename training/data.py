@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.config.training import TrainingConfig
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from training.draws import Draw
 from training.photometric import draw_distortion
 from training.pools import ImagePool
@@ -49,7 +49,7 @@ class TrainingSet(Dataset[Batch]):
             check_crop(reader(0)[1], config.crop)  # here, as loader workers wrap their errors in a traceback
 
     def __getitem__(self, draw: Draw) -> Batch:
-        rng = generator(self.seed, "sample", draw.iteration, draw.position)
+        rng = random_generator(self.seed, "sample", draw.iteration, draw.position)
         image, label = self.readers[draw.pool](draw.image)
         top, left = self._corner(label, draw.wanted_class, rng)
         height, width = self.config.crop

@@ -25,7 +25,7 @@ import numpy as np
 from pipeline.config.training import HasConfig, Method, TrainingConfig
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.errors import UserError
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 
 Schedule = Literal["sigmoid", "linear", "none"]
 
@@ -76,7 +76,7 @@ class Drawer:
 
     def block(self, start: int, iterations: int) -> list[list[Draw]]:
         """The global batches of `iterations` iterations from `start` on."""
-        rng = generator(self.seed, "draws", start)
+        rng = random_generator(self.seed, "draws", start)
         # Once per block: the probabilities of a large pool cost more than all its draws.
         chances = [sampler.probabilities() for sampler in self.hardness] if self.method.has else []
         return [
@@ -190,7 +190,7 @@ def source_pairs(config: TrainingConfig, rare: RareClassSampler | None) -> list[
     if config.source_pool is None:
         return None
     assert rare is not None, "the config's check holds it"
-    rng = generator("source pool")
+    rng = random_generator("source pool")
     return [rare.draw(rng) for _ in range(config.source_pool.pairs)]
 
 

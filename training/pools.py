@@ -14,7 +14,7 @@ from pipeline.data.fingerprints import FileDigests
 from pipeline.data.generated_rows import GeneratedDataSet, decode_pair, row_name
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.store.manifest import canonical_digest
 from training.image_copy import ImageCopy
 
@@ -123,7 +123,7 @@ def _pictures(data_sets: Sequence[GeneratedDataSet], chosen: set[tuple[int, int]
 
 def _chosen(available: int, limit: int) -> list[int]:
     """At most `limit` images, in their order. A larger limit adds to a smaller one's, the same for all seeds."""
-    return sorted(generator("generated limit").permutation(available)[:limit].tolist())
+    return sorted(random_generator("generated limit").permutation(available)[:limit].tolist())
 
 
 def fitting(size: tuple[int, ...], limit: tuple[int, int]) -> tuple[int, int]:

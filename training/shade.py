@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.config.training import ShadeConfig
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from training.ranks import gathered, rank, world_size
 
 EPS = 1e-7
@@ -85,7 +85,7 @@ class StyleBank(nn.Module):
         """(count,2,C) new styles for this rank's images; drawn for all ranks' images, so that ranks do not matter."""
         seed = int(torch.randint(2**62, (1,), generator=torch_rng))
         concentrations = [self.concentration] * len(self.basis)
-        weights = generator("style mixtures", seed).dirichlet(concentrations, size=count * world_size())
+        weights = random_generator("style mixtures", seed).dirichlet(concentrations, size=count * world_size())
         mine = torch.tensor(weights[rank() * count : (rank() + 1) * count]).to(self.basis)
         return torch.einsum("bk,ksc->bsc", mine, self.basis)
 

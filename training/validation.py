@@ -14,7 +14,7 @@ from pipeline.data.datasets import Scene
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.pictures import Picture, colorize, fit, side_by_side
 from pipeline.data.scores import class_iou, confusion_matrix, mean_iou
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from training.networks import Segmenter
 from training.pools import ImagePool
 from training.predict import predict_labels
@@ -27,7 +27,9 @@ PREVIEW_PX = 384
 
 def hold_out(scenes: Sequence[Scene], count: int) -> tuple[list[Scene], list[Scene]]:
     """Training scenes and `count` validation scenes, at most a fifth of all: one split for every method and seed."""
-    chosen = set(generator("validation scenes").permutation(len(scenes))[: min(count, len(scenes) // 5)].tolist())
+    chosen = set(
+        random_generator("validation scenes").permutation(len(scenes))[: min(count, len(scenes) // 5)].tolist()
+    )
     training = [scene for index, scene in enumerate(scenes) if index not in chosen]
     return training, [scenes[index] for index in sorted(chosen)]
 

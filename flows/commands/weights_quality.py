@@ -28,7 +28,7 @@ from pipeline.data.datasets import find_scenes
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.data.scores import class_iou, mean_iou
 from pipeline.errors import UserError
-from pipeline.seeding import derive_seed, generator
+from pipeline.seeding import derive_seed, random_generator
 from pipeline.store.artifacts import Artifact, Stage
 from pipeline.toytown import WEATHERS, render_oracle, render_prior, render_restyled
 from pipeline.work.devices import device_of
@@ -169,7 +169,7 @@ def measure(
     height, width = pairs[0].label.shape
 
     def draw(k: int) -> tuple[np.ndarray, int]:
-        rng = generator("weather images", town.seed, k)
+        rng = random_generator("weather images", town.seed, k)
         weather = int(rng.integers(len(WEATHERS)))
         scene = render_prior(derive_seed("weather images", town.seed), k, town.size, WEATHERS[weather])
         top, left = (int(rng.integers(0, a - b + 1)) for a, b in zip(town.size, (height, width), strict=True))

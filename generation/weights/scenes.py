@@ -21,7 +21,7 @@ from pipeline.data.image_files import image_size
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.errors import UserError
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 RARE_CLASS_PIXELS = 3000  # an image holds a class from this many px on (DGInStyle, released code)
@@ -74,7 +74,7 @@ class Crops(Dataset[Any]):
         self._classes = rare_class_probabilities(pixels.sum(0), RARE_CLASS_TEMPERATURE, available)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        rng = generator("weights", self._config.seed, self._name, *key)
+        rng = random_generator("weights", self._config.seed, self._name, *key)
         class_id = None
         if rng.random() < self._tuning.rare_share:
             class_id = int(rng.choice(NUM_CLASSES, p=self._classes))

@@ -32,7 +32,7 @@ from generation.weights.loop import MicroBatch, train_network
 from generation.weights.output import BANK, TRAINING, initialization, publish, published
 from pipeline.config.weights import PLAIN_PROMPT, PROMPT, FineTuning, WeightsConfig
 from pipeline.data.labels import CLASS_NAMES
-from pipeline.seeding import derive_seed, generator
+from pipeline.seeding import derive_seed, random_generator
 from pipeline.toytown import WEATHERS
 from pipeline.work.progress import Track, silent
 
@@ -119,7 +119,7 @@ class ToyPrior:
             return to_pixels(cut(images, places, (config.crop, config.crop), 1)).to(vae.device)
 
         def loss(batch: MicroBatch) -> Tensor:
-            pixels = crops(generator("weights", self.config.seed, "vae", batch.step))[batch.rows]
+            pixels = crops(random_generator("weights", self.config.seed, "vae", batch.step))[batch.rows]
             posterior = vae.encode(pixels).latent_dist
             rng = torch.Generator().manual_seed(derive_seed("weights", self.config.seed, "vae noise", batch.step))
             noise = torch.randn((config.batch_size, *posterior.mean.shape[1:]), generator=rng)[batch.rows]
@@ -151,7 +151,7 @@ class ToyPrior:
         sampler = CropSampler(bank, self.config.crop, self.cell, config.rare_share)
 
         def loss(batch: MicroBatch) -> Tensor:
-            rng = generator("weights", self.config.seed, "prior", batch.step)
+            rng = random_generator("weights", self.config.seed, "prior", batch.step)
             places = sampler.draw(config.batch_size, rng)
             kinds = rng.random(config.batch_size)
             plain = kinds < config.empty_share + config.plain_share
@@ -186,7 +186,7 @@ class BankWorld:
         crop = self._config.crop
         sampler = CropSampler(self._bank, crop, self._cell, tuning.rare_share)
         for batch in batches:
-            rng = generator("weights", self._config.seed, name, batch.step)
+            rng = random_generator("weights", self._config.seed, name, batch.step)
             places = sampler.draw(tuning.batch_size, rng)[batch.rows]
             latents = cut(self._latents, places, (crop[0] // self._cell, crop[1] // self._cell), 1)
             labels = cut(self._bank.labels, places, crop, self._cell)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.toytown.scene import City, draw_scene
 from pipeline.toytown.style import GAME, TARGET, Look, random_look, shade
 from pipeline.toytown.weather import WEATHERS, render
@@ -60,9 +60,9 @@ def render_prior(seed: int, index: int, size: tuple[int, int], weather: str | No
     """Picture `index` of the prior's world: a random town each time; the same scene whatever the weather."""
     key = (seed, "prior", index)
     return _render(
-        random_city(generator("toytown", *key, "city")),
-        random_look(generator("toytown", *key, "look")),
-        weather or str(generator("toytown", *key, "weather").choice(WEATHERS)),
+        random_city(random_generator("toytown", *key, "city")),
+        random_look(random_generator("toytown", *key, "look")),
+        weather or str(random_generator("toytown", *key, "weather").choice(WEATHERS)),
         key,
         size,
     )
@@ -71,7 +71,7 @@ def render_prior(seed: int, index: int, size: tuple[int, int], weather: str | No
 def render_oracle(seed: int, index: int, size: tuple[int, int]) -> Rendering:
     """Picture `index` of a mixture of all styles (source, prior, targets), for a segmenter that judges renders."""
     key = (seed, "oracle", index)
-    rng = generator("toytown", *key, "style")
+    rng = random_generator("toytown", *key, "style")
     style, weather = rng.random(), str(rng.choice(WEATHERS))
     if style < 0.2:
         return _render(SOURCE_CITY, GAME, "sunny", key, size)
@@ -85,7 +85,7 @@ def render_restyled(seed: int, index: int, size: tuple[int, int], weather: str) 
 
     What a perfect generator would paint onto that label map: the yardstick for generated images.
     """
-    look = random_look(generator("toytown", seed, "restyled", index, weather))
+    look = random_look(random_generator("toytown", seed, "restyled", index, weather))
     return _render(SOURCE_CITY, look, weather, (seed, "source", index), size)
 
 
@@ -114,7 +114,7 @@ def random_city(rng: np.random.Generator) -> City:
 
 
 def _render(city: City, look: Look, weather: str, key: tuple[object, ...], size: tuple[int, int]) -> Rendering:
-    canvas = draw_scene(city, generator("toytown", *key, "scene"), size)
-    rng = generator("toytown", *key, "shade")
+    canvas = draw_scene(city, random_generator("toytown", *key, "scene"), size)
+    rng = random_generator("toytown", *key, "shade")
     buffers = shade(canvas, replace(look, sun=1.0 if rng.random() < 0.5 else -1.0), rng)
     return Rendering(render(buffers, look, weather, rng), buffers.label, weather)

@@ -18,7 +18,7 @@ from evaluation.summary import ReportContent, TrainedModel
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.datasets import Scene, load_image, load_label
 from pipeline.data.labels import IGNORE, NUM_CLASSES, TRAIN_IDS
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.toytown import TARGETS, render_source, render_target
 from tests.scored import score
 
@@ -45,7 +45,7 @@ def spoiled_predictor(scenes: list[Scene], method: str, seed: int) -> Predict:
 
     def spoiled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         label = truth[image.tobytes()]
-        rng = generator(method, seed, image.tobytes())
+        rng = random_generator(method, seed, image.tobytes())
         wrong = np.kron(rng.random((SIZE[0] // 8, SIZE[1] // 8)) < SPOILED[method], np.ones((8, 8), bool))
         shifted = np.roll(label, 2, axis=1)
         label = np.where(shifted == IGNORE, 0, shifted)
@@ -56,7 +56,7 @@ def spoiled_predictor(scenes: list[Scene], method: str, seed: int) -> Predict:
 
 def write_log(folder: Path, method: str, seed: int) -> None:
     folder.mkdir(parents=True)
-    rng = generator("log", method, seed)
+    rng = random_generator("log", method, seed)
     lines = []
     for iteration in range(10, 310, 10):
         entry = {"iteration": iteration, "loss": 2.9 * np.exp(-iteration / 120) + 0.4 + 0.1 * rng.random()}

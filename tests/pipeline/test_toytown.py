@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.config.toytown import ToyTown
 from pipeline.data.datasets import find_scenes, toytown_datasets
 from pipeline.data.labels import CITYSCAPES_IDS, CLASS_NAMES, load_label_map
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from pipeline.toytown import (
     TARGETS,
     WEATHERS,
@@ -112,7 +112,7 @@ def test_a_label_pixel_is_the_surface_at_its_corner() -> None:
     canvas = Canvas(Camera(80.0, 1.5, 20.0, 16.0), (16, 20))
     canvas.surface(ID["sky"], "sky", 0.5, 2, (0.0, 0.0, 0.0))
     canvas.pixels(canvas.upright(5.0, ID["car"], "car"), (10, 6, 13, 9))
-    label = shade(canvas, GAME, generator("test")).label
+    label = shade(canvas, GAME, random_generator("test")).label
     wanted = np.full((16, 20), ID["sky"])
     wanted[3:5, 5:7] = ID["car"]
     assert (label == wanted).all()
@@ -123,7 +123,7 @@ def test_depth_is_the_planes_depth() -> None:
     canvas = Canvas(camera, (16, 20))
     canvas.surface(ID["sky"], "sky", 0.5, 2, (0.0, 0.0, 0.0))
     canvas.floor(canvas.ground(ID["road"], "road"), (-50, 50), (0.5, 400))
-    depth = shade(canvas, GAME, generator("test")).depth
+    depth = shade(canvas, GAME, random_generator("test")).depth
     row = 12  # 24 - 10 = 14 supersampled pixels below the horizon
     assert depth[row, 3] == pytest.approx(14 / (80.0 * 1.5))
     assert camera.project((0.0, 0.0, 80.0 * 1.5 / 14))[1] == pytest.approx(24)
@@ -151,9 +151,9 @@ def test_snow_whitens_the_ground_more_than_the_houses() -> None:
 
 
 def test_fog_takes_contrast_with_depth() -> None:
-    canvas = draw_scene(SOURCE_CITY, generator("test", 1), SIZE)
-    buffers = shade(canvas, TARGET, generator("test", 2))
-    image = render(buffers, GAME, "foggy", generator("test", 3)).astype(float)
+    canvas = draw_scene(SOURCE_CITY, random_generator("test", 1), SIZE)
+    buffers = shade(canvas, TARGET, random_generator("test", 2))
+    image = render(buffers, GAME, "foggy", random_generator("test", 3)).astype(float)
     near, far = (buffers.depth > 1 / 8), (buffers.depth < 1 / 40)
     gray = image[buffers.label == ID["sky"]].mean(0)
     assert np.abs(image[far] - gray).mean() < 0.25 * np.abs(image[near] - gray).mean()
@@ -164,7 +164,7 @@ def test_the_wet_road_mirrors_what_stands_behind_it() -> None:
     canvas.surface(ID["sky"], "sky", 0.5, 2, (0.0, 0.0, 0.0))
     canvas.floor(canvas.ground(ID["road"], "road"), (-50, 50), (0.5, 400))
     canvas.pixels(canvas.upright(6.0, ID["traffic sign"], "sign_red"), (48, 10, 80, 46))
-    image = render(shade(canvas, GAME, generator("a")), GAME, "rainy", generator("b")).astype(float)
+    image = render(shade(canvas, GAME, random_generator("a")), GAME, "rainy", random_generator("b")).astype(float)
     redness = image[..., 0] - image[..., 2]
     assert redness[26:36, 28:36].mean() > redness[26:36, :16].mean() + 15
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.config.training import TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.data.labels import CLASSES, TRAIN_IDS
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 def paint(name: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """An image (32,64,3) and its label (32,64): four classes in blocks, in noisy class colors."""
-    random = generator("tiny world", name, index)
+    random = random_generator("tiny world", name, index)
     label = np.repeat(np.repeat(random.choice([0, 2, 10, 13], (4, 8)), 8, axis=0), 8, axis=1).astype(np.uint8)
     colors = np.array([c.color for c in CLASSES])[label]
     label[:2] = 255

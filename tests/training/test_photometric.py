@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from training.photometric import Distortion, distort, draw_distortion
 
 PIXELS = np.array(
@@ -36,7 +36,7 @@ def test_brightness_then_contrast_within_range(first: float) -> None:
 
 
 def test_each_image_of_a_batch_has_its_own_distortion() -> None:
-    random = generator("test")
+    random = random_generator("test")
     rows = torch.tensor([draw_distortion(random) for _ in range(4)])
     images = torch.rand(4, 3, 5, 5) * 255
     alone = torch.cat([distort(images[i : i + 1], rows[i : i + 1]) for i in range(4)])
@@ -44,7 +44,7 @@ def test_each_image_of_a_batch_has_its_own_distortion() -> None:
 
 
 def test_every_part_acts_on_about_half_of_the_images() -> None:
-    random = generator("test")
+    random = random_generator("test")
     rows = np.array([draw_distortion(random) for _ in range(2000)])
     np.testing.assert_allclose((rows[:, :4] != [0, 1, 1, 0]).mean(axis=0), 0.5, atol=0.05)
     assert (np.abs(rows - [0, 1, 1, 0, 0]).max(axis=0) <= [32, 0.5, 0.5, 36, 1]).all()

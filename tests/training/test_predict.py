@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from pipeline.config.training import HrdaConfig, TrainingConfig
 from pipeline.errors import UserError
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from training.networks import LAYOUT_VERSION, Segmenter, network_input
 from training.predict import network, predict_labels, predictor
 
@@ -26,7 +26,7 @@ def segmenter_of(config: TrainingConfig, hrda: HrdaConfig | None = None) -> Segm
 
 
 def photo(height: int, width: int) -> np.ndarray:
-    return generator("photo", height, width).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return random_generator("photo", height, width).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("two_scales", [False, True])

@@ -18,7 +18,7 @@ from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.files import seal
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from training.networks import Segmenter
 from training.train import train
@@ -50,7 +50,7 @@ def test_killed_at_random_moments(
     _run(config, scenes, generated, tmp_path / "whole", workers=0)
     broken = tmp_path / "broken"
     log = broken / "log.jsonl"
-    random, kills = generator("moments", workers), 0
+    random, kills = random_generator("moments", workers), 0
     fork = multiprocessing.get_context("fork")
     for _ in range(40):
         process = fork.Process(target=_run, args=(config, scenes, generated, broken, workers))
@@ -129,7 +129,7 @@ def test_a_planted_checkpoint_runs_nothing(tmp_path: Path, capsys: Capture) -> N
 def test_damage_at_any_byte_is_noticed(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, {"identity": "me", "iteration": 3, "model": torch.arange(20.0)})
     (file,) = checkpoints(tmp_path)
-    whole, random = file.read_bytes(), generator("flipped bits")
+    whole, random = file.read_bytes(), random_generator("flipped bits")
     for place in random.integers(0, len(whole), 40):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(random.integers(8))]) + whole[place + 1 :])
         assert load_checkpoint(tmp_path, "me", quiet=True) is None

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.config.training import HasConfig, Method, TrainingConfig
 from pipeline.data.rare_classes import rare_class_probabilities
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from training.draws import (
     Draw,
     Drawer,
@@ -39,7 +39,7 @@ def test_rare_class_draws_follow_the_probabilities_and_show_the_class() -> None:
     pixels[:, 0] = 90_000
     pixels[2, 5], pixels[4, 5], pixels[5, 11] = 4000, 2000, 3500
     sampler = RareClassSampler(pixels, temperature=0.5)
-    random = generator("test")
+    random = random_generator("test")
     draws = [sampler.draw(random) for _ in range(3000)]
     assert all(pixels[image, wanted] > 3000 for image, wanted in draws)
     wanted = rare_class_probabilities(pixels.sum(axis=0), 0.5)[[0, 5, 11]]
@@ -83,7 +83,9 @@ def test_a_block_is_drawn_the_same_again() -> None:
     assert _drawer(method).block(40, 5) != _drawer(method).block(45, 5)
 
 
-STATISTICS = generator("class statistics").integers(0, 2, (400, 19)) * generator("sizes").integers(0, 9000, (400, 19))
+STATISTICS = random_generator("class statistics").integers(0, 2, (400, 19)) * random_generator("sizes").integers(
+    0, 9000, (400, 19)
+)
 """px of each class in 400 images; a class is in half of them."""
 STATISTICS[:, 6:] //= 40 * np.arange(1, 14)
 STATISTICS[:6, 6:] = 4000

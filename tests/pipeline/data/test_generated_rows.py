@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.data.generated_rows import GeneratedDataSet
 from pipeline.errors import UserError
-from pipeline.seeding import generator
+from pipeline.seeding import random_generator
 from tests.artifact_manifests import manifest_of
 
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -231,7 +231,7 @@ def test_any_damage_is_one_line_or_harmless(tmp_path: Path) -> None:
     """A property: random bytes of a small data set changed, cut or doubled; never a traceback, never a long wait."""
     write(tmp_path, count=3, alignment=pa.array([0.1, 0.2, 0.3]))
     file = tmp_path / "data" / "train-0.parquet"
-    whole, random = file.read_bytes(), generator("damaged parquet")
+    whole, random = file.read_bytes(), random_generator("damaged parquet")
     refused = 0
     for trial in range(150):
         content = bytearray(whole)
