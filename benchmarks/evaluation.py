@@ -26,7 +26,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from benchmarks.record import record
 from evaluation.evaluate import evaluate
-from evaluation.inference import Network, Predict, input_size, predictor
+from evaluation.inference import Network, Predict, input_size, make_predict
 from evaluation.metrics import count
 from evaluation.scoring import Loaded, load_or_skip
 from pipeline.config.evaluation import EvaluationConfig
@@ -168,7 +168,7 @@ class Spent(NamedTuple):
 
 def one_at_a_time(network: Network, scenes: Sequence[Scene], device: torch.device) -> Spent:
     """Reads, predicts window by window and counts, one after the other."""
-    predict = predictor(network, CONFIG, device, batch_size=1)
+    predict = make_predict(network, CONFIG, device, batch_size=1)
     confusion = counting = 0.0
     start = time.perf_counter()
     for scene in scenes:
@@ -188,7 +188,7 @@ def overlapped(network: Network, scenes: Sequence[Scene], device: torch.device, 
     machine = Machine(device="cuda" if device.type == "cuda" else "cpu", workers=1, evaluation_batch=batch_size)
 
     def load(place: str, at_once: int) -> Predict:
-        return predictor(network, CONFIG, torch.device(place), at_once)
+        return make_predict(network, CONFIG, torch.device(place), at_once)
 
     with tempfile.TemporaryDirectory() as folder:
         domains = {"toy": scenes}

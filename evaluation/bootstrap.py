@@ -103,7 +103,9 @@ def interval(confusions: Confusions, clusters: Clusters = EACH_IMAGE, *, seed: i
     return float(scores.mean() - reach), float(scores.mean() + reach)
 
 
-def paired(baseline: Confusions, other: Confusions, clusters: Clusters = EACH_IMAGE, *, seed: int = 0) -> Difference:
+def paired_difference(
+    baseline: Confusions, other: Confusions, clusters: Clusters = EACH_IMAGE, *, seed: int = 0
+) -> Difference:
     """The difference of two models on the same images, in the same order; see `joint`."""
     return joint([(baseline, other)], [clusters], seed=seed)
 

@@ -62,7 +62,7 @@ def _errors(report: Report) -> Charts:
         charts[f"{kind}_error"] = partial(
             figures.score_bars, report, bars[kind], kind.capitalize(), "wrong pixels (%)", up_to=1.12 * top_bar
         )
-        charts[f"{kind}_curve"] = partial(curves.band_curve, report, kind, 1.1 * top_curve)
+        charts[f"{kind}_curve"] = partial(curves.band_chart, report, kind, 1.1 * top_curve)
     return charts
 
 

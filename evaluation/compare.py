@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.bootstrap import LEVEL, Clusters, Difference, holm, joint, paired
+from evaluation.bootstrap import LEVEL, Clusters, Difference, holm, joint, paired_difference
 from evaluation.image_counts import ImageCounts, read_image_counts
 from evaluation.pixel_counts import ratio
 from evaluation.schema import read_evaluation
@@ -57,7 +57,7 @@ def compare(baseline: Sequence[Path], other: Sequence[Path], *, seed: int = 0) -
     sides = {name: _sides(images, len(baseline)) for name, images in aligned.items()}
     how = {name: clusters(images[0]) for name, images in aligned.items()}
     return Comparison(
-        {name: paired(*pair, how[name], seed=seed) for name, pair in sides.items()},
+        {name: paired_difference(*pair, how[name], seed=seed) for name, pair in sides.items()},
         joint(list(sides.values()), list(how.values()), seed=seed),
         {name: _changes(images, len(baseline)) for name, images in aligned.items()},
     )

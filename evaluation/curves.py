@@ -42,7 +42,7 @@ def _curves(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], look: Met
     axes.plot(shared, means, look.dash, color=look.color, linewidth=2, label=label, marker=marker, markersize=4)
 
 
-def band_curve(report: Report, key: str, highest: float) -> Figure:
+def band_chart(report: Report, key: str, highest: float) -> Figure:
     """Error rate over the width of the boundary band (the paper's figure 1 at every width), mean of domains and seeds.
 
     `key` is `boundary` (pixels in the band) or `interior` (all others); `highest` is the share at the axis' upper end.

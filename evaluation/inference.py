@@ -52,7 +52,7 @@ def input_text(config: EvaluationConfig, domain: str, images: set[Size]) -> str:
     return text + (", flipped" if config.flip else "")
 
 
-def predictor(network: Network, config: EvaluationConfig, device: torch.device, batch_size: int = 1) -> Predict:
+def make_predict(network: Network, config: EvaluationConfig, device: torch.device, batch_size: int = 1) -> Predict:
     """`predict` by a network on `device`, which sees at most `batch_size` images or windows at a time."""
     stride = config.window and (config.stride or _two_thirds(config.window))
 

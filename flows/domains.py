@@ -66,7 +66,7 @@ class Domain:
                 )
 
 
-def find(dataset: Dataset, *, incomplete: bool) -> list[Scene]:
+def scenes_of(dataset: Dataset, *, incomplete: bool) -> list[Scene]:
     """The data set's scenes; what is missing of it is said, once, on stderr. See `find_scenes`."""
     listing = list_scenes(dataset)
     for line in remarks(listing):

@@ -7,7 +7,7 @@ from prefect import flow
 from flows import stages, story
 from flows.run import Run, taken_over
 from flows.server import pages
-from flows.side_by_side import side_by_side, slots
+from flows.side_by_side import rows_side_by_side, slots
 from flows.tasks import run_name, task
 from pipeline.config.experiment import load_config
 
@@ -26,6 +26,6 @@ def experiment(config: str = "toy", overrides: list[str] = []) -> Run:
         run = Run(load_config(config, overrides))
         stages.check(run)
     run.progress = pages.track
-    together = partial(side_by_side, given=slots(run.config.machine))
+    together = partial(rows_side_by_side, given=slots(run.config.machine))
     pages.show_report(story.experiment(run, task, together))
     return run

@@ -19,7 +19,7 @@ from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore
 from pipeline.store.building import disk_full
 from pipeline.store.manifest import canonical_json
-from pipeline.store.records import DamagedError, StoredRecord, json_object, parse, read_file
+from pipeline.store.records import DamagedError, StoredRecord, json_object, parse_record, read_file
 
 FOLDER = "models"
 NAME = r"[a-z0-9][a-z0-9_.-]{0,99}"
@@ -103,7 +103,7 @@ def records(store: ArtifactStore) -> list[Model]:
 def _read(place: str, source: bytes | Path) -> Model:
     try:
         data = read_file(source) if isinstance(source, Path) else source
-        model = parse(Model, json_object(data))
+        model = parse_record(Model, json_object(data))
         if not place.endswith(f"/{model.name}.json"):
             raise DamagedError(f"it names the model {model.name!r}")
     except DamagedError as error:

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.domains import Domain, find
+from flows.domains import Domain, scenes_of
 from flows.frozen import settings
 from generation.folders import weights_fingerprint
 from pipeline.config.data import Dataset
@@ -172,7 +172,7 @@ class Run:
     def _domain(self, dataset: Dataset, *, incomplete: bool = False) -> Domain:
         if self.world_recipe is not None:
             return Domain(dataset.name, partial(find_scenes, dataset), self.digests, self.key(self.world_recipe))
-        return Domain(dataset.name, partial(find, dataset, incomplete=incomplete), self.digests)
+        return Domain(dataset.name, partial(scenes_of, dataset, incomplete=incomplete), self.digests)
 
     def _note(self, event: Event, stage: Stage, artifact: Artifact | None) -> None:
         if artifact is not None:

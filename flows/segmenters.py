@@ -50,7 +50,7 @@ def other_models(run: Run) -> dict[str, tuple[str, Path]]:
     return {name: find_model(run.store, place) for name, place in models.items()}
 
 
-def network(folder: Path, device: "torch.device") -> "Network":
+def load_network(folder: Path, device: "torch.device") -> "Network":
     """The network of a folder: one that flexseg trained, or a transformers model."""
     from evaluation import transformers_models
 
@@ -58,14 +58,14 @@ def network(folder: Path, device: "torch.device") -> "Network":
         return transformers_models.transformers_network(folder, device)
     from training import predict
 
-    return predict.network(folder, str(device))
+    return predict.load_network(folder, str(device))
 
 
 def load_predict(folder: Path, config: EvaluationConfig, device: str, batch_size: int) -> "Predict":
     """`predict` of the model of a folder, for evaluation: it sees at most `batch_size` images or windows at once."""
     import torch
 
-    from evaluation.inference import predictor
+    from evaluation.inference import make_predict
 
     place = torch.device(device)
-    return predictor(network(folder, place), config, place, batch_size)
+    return make_predict(load_network(folder, place), config, place, batch_size)

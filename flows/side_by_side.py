@@ -59,7 +59,7 @@ class NotBegunError(Exception):
     """A row that was not begun, because another one had failed."""
 
 
-def side_by_side(rows: Mapping[str, Callable[[], R]], given: Sequence[Slot]) -> list[R]:
+def rows_side_by_side(rows: Mapping[str, Callable[[], R]], given: Sequence[Slot]) -> list[R]:
     """What the named rows return, in their order: one per slot at a time; in turn where there is one slot or none.
 
     When one fails, those that have begun go on to their end, which is kept; no other begins, and its error is raised.

@@ -67,7 +67,7 @@ def shrunk_size(height: int, width: int, wanted: int | None) -> tuple[int, int]:
     return (height, width) if wanted is None else (wanted, round(width * wanted / height))
 
 
-def check_sizes(scenes: Sequence[Scene], size: tuple[int, int], label_height: int | None) -> None:
+def check_crops_fit(scenes: Sequence[Scene], size: tuple[int, int], label_height: int | None) -> None:
     """Read the header of every label map. Raises UserError, with the file, where one is smaller than a crop."""
     sizes = in_order(lambda scene: image_size(scene.label, "label"), scenes, ahead=64, threads=16)
     for scene, size_of_map in zip(scenes, sizes, strict=True):
@@ -82,7 +82,7 @@ def check_sizes(scenes: Sequence[Scene], size: tuple[int, int], label_height: in
 def draw_crop(label: np.ndarray, size: tuple[int, int], class_id: int, wanted: float, rng: np.random.Generator) -> Box:
     """A random crop of `size` that covers more than `wanted` px of the class; the last of 10 tries where none does.
 
-    The map is not smaller than the crop, see `check_sizes`.
+    The map is not smaller than the crop, see `check_crops_fit`.
     """
     height, width = size
     box = Box(0, 0, height, width)

@@ -86,12 +86,12 @@ def _write(dataset: GeneratedDataSet, rows: Iterator[GeneratedRow], folder: Path
         if not (folder / name).exists():
             with written_whole(folder / name, durable=False) as unfinished:
                 unfinished.write_bytes(row.label)
-        statistics[name] = class_statistics(label)
+        statistics[name] = pixels_per_class(label)
     _write_statistics(folder, statistics)
     return len(statistics)
 
 
-def class_statistics(label: np.ndarray) -> dict[str, int]:
+def pixels_per_class(label: np.ndarray) -> dict[str, int]:
     """Px per class that occurs in a label map, by train id."""
     pixels = np.bincount(label.ravel(), minlength=NUM_CLASSES)[:NUM_CLASSES]
     return {str(train_id): int(count) for train_id, count in enumerate(pixels) if count}

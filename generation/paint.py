@@ -29,7 +29,7 @@ class Painter:
     """
 
     def __init__(self, config: GenerationConfig, generator: Generator, machine: Machine = MACHINE) -> None:
-        check_sizes(config, generator)
+        check_grid(config, generator)
         generator.prepare(config, compiled=machine.compile_generator)
         self._config = config
         self._machine = machine
@@ -84,7 +84,7 @@ class Painter:
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
 
-def check_sizes(config: GenerationConfig, generator: Generator) -> None:
+def check_grid(config: GenerationConfig, generator: Generator) -> None:
     """UserError unless the networks can see images, and windows, of the sizes that the config asks for."""
     grain = generator.cell * generator.grain
     if any(side % grain for side in config.size):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from generation.crops import LabelReader, check_sizes, draw_crop
+from generation.crops import LabelReader, check_crops_fit, draw_crop
 from generation.prompts import fill_prompt, template_of
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.datasets import AHEAD, CORES, Scene
@@ -44,7 +44,7 @@ def plan(
     names = [(c, first.get(c, 0) + k) for c, count in sorted(config.counts.items()) for k in range(count)]
     if not names:
         raise UserError("generation.counts asks for 0 images: give at least one condition a count")
-    check_sizes(scenes, config.size, config.label_height)
+    check_crops_fit(scenes, config.size, config.label_height)
     reader = LabelReader(scenes, config.label_height)
     if pixels is None:
         pixels = count_labels(scenes, config.label_height, progress).shrunk

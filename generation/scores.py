@@ -45,7 +45,7 @@ def score_data_set(
     parts = work / "parts"  # below the work folder, which is removed at the end
     files = zip(data.files, data.counts, strict=True)
     units = [Unit(parts / f"{file.name}.npy", work, file, max(1, count)) for file, count in files]
-    load = partial(load_scorer, config)
+    load = partial(load_aligner, config)
     make_all(units, load, machine=machine, execute=execute, progress=progress, description="Scoring alignment")
     scores = np.concatenate([np.load(unit.path) for unit in units])
     write_scores(scores, folder / SCORES)
@@ -53,7 +53,7 @@ def score_data_set(
     shutil.rmtree(work, ignore_errors=True)
 
 
-def load_scorer(config: AlignmentConfig, device: str) -> Make:
+def load_aligner(config: AlignmentConfig, device: str) -> Make:
     """Loads the detector; what comes back writes the scores (N, 2) float32 of one parquet file's images."""
     from generation.alignment import Alignment, alignment, edge_detector
 
@@ -72,7 +72,7 @@ def load_scorer(config: AlignmentConfig, device: str) -> Make:
     return score
 
 
-def publish(
+def publish_scored(
     generation: GenerationConfig, alignment: AlignmentConfig, data_set: Path, scored: Path, target: Path
 ) -> None:
     """Copies a data set to the new folder `target`, with the scores of `scored` as columns and on its card.

@@ -65,7 +65,7 @@ def shard_painter(
     return make_samples
 
 
-def measure(
+def measure_seconds(
     config: GenerationConfig, requests: Sequence[GenerationRequest], scenes: Sequence[Scene], machine: Machine
 ) -> float:
     """Seconds in which one worker paints `requests`, without loading; on a GPU it paints them once before."""

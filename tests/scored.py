@@ -10,7 +10,7 @@ from PIL import Image
 
 from evaluation.evaluate import evaluate, place_scores
 from evaluation.image_counts import ImageCounts, save_image_counts
-from evaluation.inference import Predict, PredictedLabels, predictor
+from evaluation.inference import Predict, PredictedLabels, make_predict
 from evaluation.schema import DomainScores, Evaluation, write_record
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
@@ -74,4 +74,4 @@ def load_small(device: str, batch_size: int) -> Predict:
         network = torch.nn.Sequential(
             torch.nn.Conv2d(3, 64, 7, padding=3), torch.nn.GELU(), torch.nn.Conv2d(64, 19, 7, padding=3)
         )
-    return predictor(network, EvaluationConfig(), torch.device(device), batch_size)
+    return make_predict(network, EvaluationConfig(), torch.device(device), batch_size)

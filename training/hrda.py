@@ -69,7 +69,7 @@ def averaged(
     return total / counts
 
 
-def fuse(context: torch.Tensor, detail: torch.Tensor, attention: torch.Tensor, box: CropBox) -> torch.Tensor:
+def fuse_detail(context: torch.Tensor, detail: torch.Tensor, attention: torch.Tensor, box: CropBox) -> torch.Tensor:
     """Logits of both scales -> (B,C,H/4,W/4): up((1 - a) context) + up(a) detail, where a is 0 outside the box.
 
     context, attention: (B,C,H/8,W/8); detail: (B,C,h/4,w/4) of the `box`, which is h x w px.

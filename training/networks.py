@@ -13,7 +13,7 @@ from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.errors import UserError
 from training.decoder import FusionDecoder, ScaleAttention, start_by_fan_out
 from training.encoders import build_encoder, config_of, encoder_config, pretrained_encoder, stages
-from training.hrda import CropBox, averaged, fuse, windows
+from training.hrda import CropBox, averaged, fuse_detail, windows
 
 STRIDE = 4
 """Image px per cell of the logits, each side."""
@@ -147,10 +147,10 @@ class Segmenter(
         logits, attention = self.classifier(self.dropout(features)), self.attention(context)
         if box is not None:
             detail = self._logits(image[:, :, *box.at(1)])
-            return NetworkOutput(fuse(logits, detail, attention, box), features, detail)
+            return NetworkOutput(fuse_detail(logits, detail, attention, box), features, detail)
         boxes = windows((height, width), self.hrda.detail_crop)
         detail = averaged(image, boxes, self._logits, stride=STRIDE, at_once=WINDOWS_AT_ONCE)
-        return NetworkOutput(fuse(logits, detail, attention, CropBox(0, height, 0, width)), features)
+        return NetworkOutput(fuse_detail(logits, detail, attention, CropBox(0, height, 0, width)), features)
 
     @classmethod
     def create(cls, config: NetworkConfig, seed: int, scale: float = 1.0) -> Self:

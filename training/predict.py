@@ -27,7 +27,7 @@ def predictor(folder: Path, scale: float, device: str) -> Callable[[np.ndarray],
     return lambda image: predict_labels(segmenter, image, scale)
 
 
-def network(folder: Path, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+def load_network(folder: Path, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """Loads `folder` and gives the bare network: (B,3,H,W) float RGB in 0..255, any size -> logits (B,19,h,w)."""
     segmenter = _loaded(folder, device)
     return lambda image: _logits(segmenter, network_input(image, 1.0))

@@ -36,10 +36,10 @@ def generate(
     images = persistently(stages.generated)(run)
     scored = persistently(stages.alignment)(run, images.key, images.folder)
     if output is not None:
-        from generation.scores import publish
+        from generation.scores import publish_scored
 
         try:
-            publish(run.generation, run.config.alignment, images.folder, scored.folder, output)
+            publish_scored(run.generation, run.config.alignment, images.folder, scored.folder, output)
         except OSError as error:
             raise UserError(
                 f"--output {output}: copying stopped ({one_line(error)}); the images are whole in {images.folder}: make"

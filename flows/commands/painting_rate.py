@@ -44,13 +44,13 @@ def known_rate(run: Run) -> Rate | None:
 
 def measured_rate(run: Run, requests: Sequence[GenerationRequest]) -> Rate:
     """The rate of all workers together, from one batch that one of them paints now."""
-    from generation.shards import measure
+    from generation.shards import measure_seconds
 
     section, machine = run.generation, run.config.machine
     shards = math.ceil(len(requests) / section.shard_size)
     workers = len(worker_devices(machine, shards))
     batch = requests[: machine.generation_batch]
-    seconds = measure(section, batch, run.source.scenes, machine)
+    seconds = measure_seconds(section, batch, run.source.scenes, machine)
     together = f", times {workers} workers" if workers > 1 else ""
     return Rate(workers * len(batch) / seconds, f"{len(batch)} images in {duration(seconds)} now{together}")
 

@@ -101,7 +101,7 @@ def quality(run: Run) -> Artifact:
         predict = predictor(
             oracle.folder / "segmenter", run.config.evaluation.scale, str(device_of(run.config.machine))
         )
-        result = measure(images.folder, town, predict, progress=run.progress)
+        result = measure_quality(images.folder, town, predict, progress=run.progress)
         (folder / QUALITY_FILE).write_text(result.model_dump_json(indent=1) + "\n")
 
     inputs = {"generated": images.key, "oracle": oracle.key}
@@ -157,7 +157,7 @@ def twins(dataset: Path, town: ToyTown) -> Iterator[Twin]:
         yield Twin(row["condition"], image, true.image[window], label)
 
 
-def measure(
+def measure_quality(
     dataset: Path,
     town: ToyTown,
     oracle: Callable[[np.ndarray], np.ndarray],

@@ -121,7 +121,7 @@ def check_nodes(paths: Sequence[Path], name: str) -> None:
     """UserError if a node with the resource `name` cannot read one of `paths`, or has other code or libraries than
     this one. A node that dies meanwhile is no mistake."""
     check = ray.remote(complaint)
-    told = [os.fspath(path.absolute()) for path in paths], fingerprint()
+    told = [os.fspath(path.absolute()) for path in paths], versions()
     answers = {
         check.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
             *told
@@ -147,7 +147,7 @@ def complaint(paths: Sequence[str], driver: dict[str, str]) -> str | None:
     for path in paths:
         if not os.access(path, os.R_OK):
             return f"cannot read {path}: put it on a file system that all nodes share, at the same path"
-    here = fingerprint()
+    here = versions()
     for name, wanted in driver.items():
         if here[name] != wanted:
             return f"has {name} {here[name]}, but this machine has {wanted}: install the same on both"
@@ -155,7 +155,7 @@ def complaint(paths: Sequence[str], driver: dict[str, str]) -> str | None:
 
 
 @cache
-def fingerprint() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Code and libraries that artifacts depend on."""
     root = Path(__file__).parents[2]
     files = sorted(file for package in PACKAGES for file in (root / package).rglob("*.py"))

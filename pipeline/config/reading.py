@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.base import merged
-from pipeline.config.yaml_text import MOST_BYTES, FromFile, parse
+from pipeline.config.yaml_text import MOST_BYTES, FromFile, parse_yaml
 from pipeline.errors import UserError, one_line
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -24,7 +24,7 @@ def read_config(name_or_path: str | Path, above: tuple[Path, ...] = ()) -> dict[
         raise UserError(f"config {path}: its 'base' leads back to itself; remove one 'base'")
     if len(above) > MOST_BASES:
         raise UserError(f"config {above[0]}: a chain of more than {MOST_BASES} 'base' files; merge some of them")
-    content = parse(_text(path), f"config {path}", None if path.parent == PRESETS else path.parent)
+    content = parse_yaml(_text(path), f"config {path}", None if path.parent == PRESETS else path.parent)
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -43,7 +43,7 @@ def parse_override(override: str) -> dict[str, Any]:
     what = f"--set {one_line(ValueError(override), 200)}"
     if not equals or not all(path.split(".")):
         raise UserError(f"{what}: wanted section.key=value, for instance --set training.iterations=100")
-    value = parse(text, what)
+    value = parse_yaml(text, what)
     for key in reversed(path.split(".")):
         value = {key: value}
     return dict(value)

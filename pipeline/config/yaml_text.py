@@ -27,7 +27,7 @@ class FromFile(str):
         return made
 
 
-def parse(text: str, what: str, folder: Path | None = None) -> Any:
+def parse_yaml(text: str, what: str, folder: Path | None = None) -> Any:
     """The value of a YAML text. `what` is what to call it in errors; with `folder` its texts are `FromFile`.
 
     UserError, one line with the line's number: no YAML, a key that stands twice in one mapping, more than MOST_BYTES,

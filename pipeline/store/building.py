@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.store.manifest import MANIFEST, Moment, everything_below, file_table, provenance, sealed, verify_artifact
-from pipeline.store.records import DamagedError, Seconds, StoredRecord, json_object, parse, read_file
+from pipeline.store.records import DamagedError, Seconds, StoredRecord, json_object, parse_record, read_file
 from pipeline.work.units import WORK
 
 ATTEMPTS = ".attempts.json"
@@ -144,7 +144,7 @@ def _attempts(path: Path) -> Attempts:
     """The record of earlier attempts, a new one where there is none. It says nothing about the files beside it: where
     it is damaged only the times are lost."""
     try:
-        return parse(Attempts, json_object(read_file(path)))
+        return parse_record(Attempts, json_object(read_file(path)))
     except DamagedError as error:
         if path.is_dir():
             raise UserError(f"{path} is a folder, wanted a file of flexseg's: delete it and run again") from error

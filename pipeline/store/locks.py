@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from pipeline.store.manifest import Moment
-from pipeline.store.records import DamagedError, FileTable, Seconds, StoredRecord, json_object, parse
+from pipeline.store.records import DamagedError, FileTable, Seconds, StoredRecord, json_object, parse_record
 from pipeline.store.shared_artifact import SharedArtifact
 
 
@@ -46,7 +46,7 @@ def newest(shared: SharedArtifact) -> Term | None:
         data = shared.remote.read(path)
         if data is not None:
             try:
-                return Term(int(name), parse(LockRecord, json_object(data)))
+                return Term(int(name), parse_record(LockRecord, json_object(data)))
             except DamagedError as error:
                 raise shared.damaged(f"locks/{name}", str(error)) from error
     return None

@@ -22,7 +22,16 @@ from pydantic import AfterValidator, StringConstraints
 
 from pipeline.errors import UserError, one_line
 from pipeline.files import file_sha256, inside, printable
-from pipeline.store.records import DamagedError, FileTable, Seconds, Sha256, StoredRecord, json_object, parse, read_file
+from pipeline.store.records import (
+    DamagedError,
+    FileTable,
+    Seconds,
+    Sha256,
+    StoredRecord,
+    json_object,
+    parse_record,
+    read_file,
+)
 from pipeline.work.threads import in_order
 
 MANIFEST = "manifest.json"
@@ -102,7 +111,7 @@ def parse_manifest(data: bytes) -> Manifest:
         raise DamagedError("it holds values that no manifest has") from error
     if not whole:
         raise DamagedError("its content is not what its digest says")
-    manifest = parse(Manifest, content)
+    manifest = parse_record(Manifest, content)
     if manifest.digest is None and manifest.differing is not None:
         raise DamagedError("its digest is missing")
     keyed = manifest.config if manifest.differing is None else manifest.differing

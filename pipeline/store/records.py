@@ -63,7 +63,7 @@ def json_object(data: bytes) -> dict[str, Any]:
     return content
 
 
-def parse(kind: type[R], content: dict[str, Any]) -> R:
+def parse_record(kind: type[R], content: dict[str, Any]) -> R:
     """The record with this content. DamagedError names the first field that is wrong."""
     try:
         return kind.model_validate(content)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import bootstrap
-from evaluation.bootstrap import EACH_IMAGE, Clusters, holm, interval, joint, paired
+from evaluation.bootstrap import EACH_IMAGE, Clusters, holm, interval, joint, paired_difference
 from evaluation.sequences import sequences
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.scores import class_iou, mean_iou
@@ -99,7 +99,7 @@ def test_interval_holds_the_score_and_is_the_same_every_time() -> None:
 @given(st.integers(1, 12), st.floats(0.2, 0.9), st.integers(0, 9))
 def test_identical_models_do_not_differ(images: int, right: float, seed: int) -> None:
     confusions = model(images, right, seed)
-    found = paired(confusions, confusions)
+    found = paired_difference(confusions, confusions)
     assert found[:4] == (0, 0, 0, 1) and not found.significant and not found.methods
 
 
@@ -107,7 +107,7 @@ def test_identical_models_do_not_differ(images: int, right: float, seed: int) ->
 @given(st.integers(0, 9), st.integers(0, 9))
 def test_the_difference_is_that_of_the_scores_and_its_sign_turns(one: int, two: int) -> None:
     baseline, other = model(10, 0.5, one), model(10, 0.6, two)
-    found, back = paired(baseline, other), paired(other, baseline)
+    found, back = paired_difference(baseline, other), paired_difference(other, baseline)
     assert found.difference == pytest.approx(miou(other) - miou(baseline), abs=1e-12)
     assert found.low <= found.high and 0 < found.p <= 1
     np.testing.assert_allclose([-back.difference, -back.high, -back.low], found[:3], atol=1e-12)
@@ -115,18 +115,18 @@ def test_the_difference_is_that_of_the_scores_and_its_sign_turns(one: int, two: 
 
 
 def test_an_obviously_better_model_is_significant_and_few_images_never_are() -> None:
-    better = paired(model(40, 0.5, 0), model(40, 0.8, 1))
+    better = paired_difference(model(40, 0.5, 0), model(40, 0.8, 1))
     assert better.significant and better.p < 0.001 and 0 < better.low < better.difference < better.high
-    assert not paired(model(3, 0.5, 0), model(3, 0.8, 1)).significant
+    assert not paired_difference(model(3, 0.5, 0), model(3, 0.8, 1)).significant
 
 
 def test_seeds_of_a_method_count_together() -> None:
     seeds = np.stack([model(30, 0.6, seed) for seed in range(3)])
     low, high = interval(seeds)
     assert low < np.mean([miou(one) for one in seeds]) < high
-    same = paired(seeds, seeds[[2, 0, 1]])
+    same = paired_difference(seeds, seeds[[2, 0, 1]])
     assert same.difference == pytest.approx(0, abs=1e-12) and same.p == 1 and same.methods
-    single = paired(seeds, seeds[0])  # 3 seeds against 1
+    single = paired_difference(seeds, seeds[0])  # 3 seeds against 1
     assert single.difference == pytest.approx(miou(seeds[0]) - np.mean([miou(one) for one in seeds]), abs=1e-12)
     assert not single.methods
 
@@ -136,14 +136,14 @@ def test_without_chance_in_the_images_it_is_welchs_test() -> None:
     one, two = (np.stack([np.repeat(model(1, r, s), 6, axis=0) for s in range(n)]) for r, n in ((0.6, 3), (0.7, 5)))
     scores = [[miou(network) for network in side] for side in (one, two)]
     expected = scipy.stats.ttest_ind(scores[1], scores[0], equal_var=False)
-    found = paired(one, two)
+    found = paired_difference(one, two)
     assert found.methods and found.p == pytest.approx(expected.pvalue, rel=1e-6)
     span = expected.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((span.low, span.high), rel=1e-6)
 
 
 def test_one_sided_p_of_a_fall() -> None:
-    worse = paired(model(40, 0.7, 0), model(40, 0.5, 1))
+    worse = paired_difference(model(40, 0.7, 0), model(40, 0.5, 1))
     assert worse.p_fell(0.0) < 0.001 and worse.p_fell(0.01) > worse.p_fell(0.0)
     assert worse.p_fell(-worse.difference) == pytest.approx(0.5)
     # The interval's upper end lies at -limit where the one-sided p is 2.5%.
@@ -176,13 +176,13 @@ def test_seeds_of_one_method_are_told_apart_as_often_as_stated(seeds: int, monke
         rng = np.random.default_rng([seeds, trial])
         difficulty = rng.normal(0, 0.5, 40)
         one, two, better = (networks(rng, seeds, difficulty, right, 0.15) for right in (0.5, 0.5, 0.8))
-        found = paired(one, two, seed=trial)
+        found = paired_difference(one, two, seed=trial)
         assert found.methods
         called += found.significant
         if trial < 20:
             pooled = [bootstrap._exchanged(bootstrap._terms(one), bootstrap._terms(two), EACH_IMAGE, trial)]
             alone += int(np.mean(np.abs(pooled[0]) >= abs(found.difference)) < 0.05)
-            power += paired(one, better, seed=trial).significant
+            power += paired_difference(one, better, seed=trial).significant
     assert 0.02 <= called / 200 <= 0.08
     assert alone / 20 > 0.2
     assert power / 20 > 0.5
@@ -192,15 +192,17 @@ def test_domains_count_alike_in_the_mean_and_empty_ones_not_at_all() -> None:
     pairs = [(model(20, 0.5, 0), model(20, 0.6, 1)), (model(40, 0.5, 2), model(40, 0.5, 3))]
     empty = (np.zeros((0, 19, 19), np.int64),) * 2
     found = joint([*pairs, empty])
-    assert found.difference == pytest.approx(np.mean([paired(*pair).difference for pair in pairs]), abs=1e-12)
-    assert np.isnan(paired(*empty)[:5]).all() and not paired(*empty).significant
+    assert found.difference == pytest.approx(
+        np.mean([paired_difference(*pair).difference for pair in pairs]), abs=1e-12
+    )
+    assert np.isnan(paired_difference(*empty)[:5]).all() and not paired_difference(*empty).significant
     assert np.isnan(interval(empty[0])).all()
 
 
 def test_nothing_labeled_has_no_interval() -> None:
     nothing = np.zeros((3, 19, 19), np.int64)
     assert np.isnan(interval(nothing)).all()
-    assert np.isnan(paired(nothing, nothing)[:5]).all()
+    assert np.isnan(paired_difference(nothing, nothing)[:5]).all()
 
 
 def test_coverage_and_false_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +215,6 @@ def test_coverage_and_false_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
         one, two = model(30, 0.6, 2 * trial), model(30, 0.6, 2 * trial + 1)
         low, high = interval(one, seed=trial)
         covered += low <= truth <= high
-        alarms += paired(one, two, seed=trial).significant
+        alarms += paired_difference(one, two, seed=trial).significant
     assert 0.88 <= covered / 200 <= 0.99
     assert alarms / 200 <= 0.1

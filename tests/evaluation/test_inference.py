@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from evaluation import transformers_models
-from evaluation.inference import Network, PredictedLabels, input_size, input_text, predictor, sliding_logits
+from evaluation.inference import Network, PredictedLabels, input_size, input_text, make_predict, sliding_logits
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.errors import UserError
@@ -41,7 +41,7 @@ def local(image: torch.Tensor) -> torch.Tensor:
 def run(
     network: Network, images: np.ndarray, config: EvaluationConfig, size: tuple[int, int], batch: int = 3
 ) -> PredictedLabels:
-    return predictor(network, config, CPU, batch)(images, size)
+    return make_predict(network, config, CPU, batch)(images, size)
 
 
 def test_labels_and_confidence_are_those_of_the_softmax() -> None:

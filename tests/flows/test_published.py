@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.run import Run
-from flows.segmenters import find_model, network
+from flows.segmenters import find_model, load_network
 from pipeline.config.experiment import load_config
 
 
@@ -29,7 +29,7 @@ def test_golden_convert(golden: Path, tmp_path: Path, suffix: str) -> None:
     _, folder = find_model(run.store, result.stdout.strip())
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
     with torch.inference_mode():
-        logits = network(folder, torch.device("cpu"))(reference["input"] * deviation + mean)
+        logits = load_network(folder, torch.device("cpu"))(reference["input"] * deviation + mean)
         logits = interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
     # tests/golden holds the pixels of every `logits.stride`-th row and column, the full set all of them.
     stride = int(reference.get("logits.stride", 1))

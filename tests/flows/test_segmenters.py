@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
-from evaluation.inference import predictor
+from evaluation.inference import make_predict
 from flows.run import Run
-from flows.segmenters import find_model, network, other_models
+from flows.segmenters import find_model, load_network, other_models
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
 from training.networks import Segmenter
-from training.predict import predictor as single_predictor
+from training.predict import predictor
 
 Mini = Callable[..., ExperimentConfig]
 CPU = torch.device("cpu")
@@ -50,8 +50,8 @@ def test_our_segmenters_predict_as_the_single_predictor_does(mini: Mini, ours: P
     _, folder = find_model(Run(mini()).store, str(ours))
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3)).astype(np.uint8)
     size = (round(40 * scale), round(64 * scale))
-    labels, _ = predictor(network(folder, CPU), EvaluationConfig(), CPU, batch_size=2)(images, size)
-    single = single_predictor(folder, scale, "cpu")
+    labels, _ = make_predict(load_network(folder, CPU), EvaluationConfig(), CPU, batch_size=2)(images, size)
+    single = predictor(folder, scale, "cpu")
     expected = np.stack([single(image) for image in images])
     assert len(np.unique(expected)) > 1
     assert (np.asarray(labels) == expected).mean() > 0.999  # batches may round differently
@@ -61,7 +61,7 @@ def test_models_of_others(mini: Mini, theirs: Path) -> None:
     run = Run(mini(f"evaluation.models={{b0: {theirs}}}"))
     ((key, folder),) = other_models(run).values()
     assert folder == theirs and len(key) == 64
-    assert network(folder, CPU)(torch.zeros(2, 3, 64, 64)).shape == (2, 19, 16, 16)
+    assert load_network(folder, CPU)(torch.zeros(2, 3, 64, 64)).shape == (2, 19, 16, 16)
     with pytest.raises(UserError, match="is a method's name already"):
         other_models(Run(mini(f"evaluation.models={{flex-seg: {theirs}}}")))
     with pytest.raises(UserError, match="hf download"):

@@ -10,7 +10,7 @@ import pytest
 
 from flows import tasks
 from flows.run import Run
-from flows.side_by_side import PLACE, Slot, side_by_side, slots
+from flows.side_by_side import PLACE, Slot, rows_side_by_side, slots
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.machine import Machine
 from pipeline.errors import TryAgainError
@@ -41,7 +41,7 @@ def test_six_trainings_on_two_gpus_take_three_rounds_and_a_killed_one_is_retried
 ) -> None:
     run, names = Run(mini()), ["a", "b", "killed", "d", "e", "f"]
     made = {name: partial(tried_twice, rows.segmenter, run, tmp_path, name) for name in names}
-    results = side_by_side(made, TWO)
+    results = rows_side_by_side(made, TWO)
     assert [result.partition(" on ")[0] for result in results] == names, "in order"
     notes = [file.read_text().split() for file in tmp_path.glob("*.row")]
     for device in ("0", "1"):
@@ -58,7 +58,7 @@ def test_when_one_fails_the_others_finish_and_no_other_begins(mini: Mini, tmp_pa
     run = Run(mini())
     made = {name: partial(tried_twice, rows.defective, run, tmp_path, name) for name in ("defective", "b", "c", "d")}
     with pytest.raises(RuntimeError, match=r"(?s)'defective' failed:.*it is our fault"):
-        side_by_side(made, TWO)
+        rows_side_by_side(made, TWO)
     assert {file.stem for file in tmp_path.glob("*.row")} == {"b"}
 
 
@@ -72,7 +72,7 @@ def test_an_interrupt_ends_all_of_them(mini: Mini, tmp_path: Path, monkeypatch: 
     try:
         with pytest.raises(KeyboardInterrupt):
             made = {name: partial(tried_twice, rows.segmenter, run, tmp_path, name) for name in ("a", "b", "c")}
-            side_by_side({"interrupted": partial(interrupted, "x"), **made}, TWO)
+            rows_side_by_side({"interrupted": partial(interrupted, "x"), **made}, TWO)
     finally:
         interrupts.forget()
     assert not list(tmp_path.glob("*.row"))
@@ -97,9 +97,9 @@ def test_each_row_has_lines_of_its_own_in_a_log(
 
 
 def test_one_slot_or_one_row_needs_no_processes() -> None:
-    assert side_by_side({"a": PLACE.get}, TWO) == [None]
-    assert side_by_side({"a": lambda: 1, "b": lambda: 2}, TWO[:1]) == [1, 2]
-    assert side_by_side({"a": lambda: 1, "b": lambda: 2}, []) == [1, 2]
+    assert rows_side_by_side({"a": PLACE.get}, TWO) == [None]
+    assert rows_side_by_side({"a": lambda: 1, "b": lambda: 2}, TWO[:1]) == [1, 2]
+    assert rows_side_by_side({"a": lambda: 1, "b": lambda: 2}, []) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -130,5 +130,5 @@ def test_a_row_asks_the_server_for_the_gpus_of_one_training(monkeypatch: pytest.
     machine = Machine(processes=2)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     assert tasks._slots(machine, "evaluation") == 8
-    made = side_by_side({name: lambda: tasks._slots(machine, "evaluation") for name in "ab"}, TWO)
+    made = rows_side_by_side({name: lambda: tasks._slots(machine, "evaluation") for name in "ab"}, TWO)
     assert made == [2, 2]

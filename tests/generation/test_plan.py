@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from generation.crops import LabelReader, check_sizes, one_hot, shrink
+from generation.crops import LabelReader, check_crops_fit, one_hot, shrink
 from generation.plan import plan
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
@@ -99,7 +99,7 @@ def test_all_ignored_maps_are_refused(tmp_path: Path) -> None:
 def test_a_map_smaller_than_the_crop_is_named(scenes: list[Scene]) -> None:
     with pytest.raises(UserError, match=r"0\.png is 128x64 px, smaller than the crop of 64x128 px"):
         plan(config(size=(128, 64)), scenes)
-    check_sizes(scenes, (64, 128), None)
+    check_crops_fit(scenes, (64, 128), None)
     with pytest.raises(UserError, match=r"0\.png is 60x30 px once shrunk"):
         plan(config(label_height=30), scenes)
 

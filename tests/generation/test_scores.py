@@ -15,7 +15,7 @@ from generation.alignment import alignment, edge_detector
 from generation.generate import generate
 from generation.plan import plan
 from generation.samples import make_sample, write_shard
-from generation.scores import PROVENANCE, publish, score_data_set
+from generation.scores import PROVENANCE, publish_scored, score_data_set
 from pipeline.config.generation import AlignmentConfig
 from pipeline.config.machine import Machine
 from pipeline.data.alignment_scores import SCORES, has_scores, read_scores
@@ -106,7 +106,7 @@ def test_a_published_data_set_holds_the_scores(tiny_weights: Path, scenes: list[
     generate(settings, plan(settings, scenes), scenes, tmp_path / "set", machine=MACHINE)
     before = digests(tmp_path / "set")
     score_data_set(config, tmp_path / "set", tmp_path / "scores", machine=MACHINE)
-    publish(settings, config, tmp_path / "set", tmp_path / "scores", tmp_path / "out")
+    publish_scored(settings, config, tmp_path / "set", tmp_path / "scores", tmp_path / "out")
     assert digests(tmp_path / "set") == before and not has_scores(tmp_path / "set")
     assert has_scores(tmp_path / "out") and not (tmp_path / "out" / PROVENANCE).exists()
     rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.experiment import MOVED, ExperimentConfig, load_config
-from pipeline.config.yaml_text import MOST_BYTES, MOST_DEPTH, parse
+from pipeline.config.yaml_text import MOST_BYTES, MOST_DEPTH, parse_yaml
 from pipeline.errors import UserError
 
 DUPLICATES = """\
@@ -70,7 +70,7 @@ def test_the_same_key_twice_in_an_override(tmp_path: Path) -> None:
 
 def test_a_merged_mapping_may_be_changed() -> None:
     text = "low: &low {a: 1, b: 2}\nmiddle: &middle {<<: *low, b: 3}\ntop: {<<: *middle, b: 4, c: 5}\n"
-    assert parse(text, "it")["top"] == {"a": 1, "b": 4, "c": 5}
+    assert parse_yaml(text, "it")["top"] == {"a": 1, "b": 4, "c": 5}
 
 
 def floats(kind: type[BaseModel], path: str = "") -> Iterator[str]:

@@ -15,7 +15,7 @@ from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from tests.training.conftest import TINY
 from training import networks
-from training.hrda import CropBox, averaged, draw_box, fuse, windows
+from training.hrda import CropBox, averaged, draw_box, fuse_detail, windows
 from training.networks import Segmenter
 from training.predict import predictor
 from training.train import train
@@ -90,7 +90,7 @@ def test_fusion_mixes_inside_the_box_only(share: float) -> None:
     context, attention = torch.randn(2, 5, 8, 12, generator=random), torch.full((2, 5, 8, 12), share)
     box = CropBox(16, 48, 24, 72)
     detail = torch.randn(2, 5, 8, 12, generator=random)
-    fused = fuse(context, detail, attention, box)
+    fused = fuse_detail(context, detail, attention, box)
     doubled = interpolate(context, scale_factor=2, mode="bilinear", align_corners=False)
     rows, columns = slice(5, 11), slice(7, 17)  # one cell from the border, where a is interpolated between share and 0
     inner = detail[:, :, 1:-1, 1:-1]

@@ -13,7 +13,7 @@ from pipeline.config.training import HrdaConfig, TrainingConfig
 from pipeline.errors import UserError
 from pipeline.seeding import random_generator
 from training.networks import LAYOUT_VERSION, Segmenter, network_input
-from training.predict import network, predict_labels, predictor
+from training.predict import load_network, predict_labels, predictor
 
 
 def segmenter_of(config: TrainingConfig, hrda: HrdaConfig | None = None) -> Segmenter:
@@ -72,7 +72,7 @@ def test_predictor_reads_what_was_saved(tiny_config: TrainingConfig, tmp_path: P
     assert np.array_equal(predictor(tmp_path, 1.0, "cpu")(image), predict_labels(segmenter, image, 1.0))
     pixels = torch.tensor(image).movedim(2, 0)[None].float()
     with torch.inference_mode():
-        bare = network(tmp_path, "cpu")(pixels)
+        bare = load_network(tmp_path, "cpu")(pixels)
         assert torch.equal(bare, segmenter(network_input(pixels, 1.0)).logits)
 
 

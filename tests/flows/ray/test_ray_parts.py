@@ -49,7 +49,7 @@ def test_the_cluster_must_have_what_the_machine_asks_for(monkeypatch: pytest.Mon
 
 
 def test_a_node_with_other_code_or_without_a_file_is_named(tmp_path: Path) -> None:
-    here = ray_cluster.fingerprint()
+    here = ray_cluster.versions()
     assert ray_cluster.complaint([str(tmp_path)], here) is None
     missing = ray_cluster.complaint([str(tmp_path), str(tmp_path / "labels")], here)
     assert missing is not None and missing.startswith(f"cannot read {tmp_path / 'labels'}: put it on a file system")
