@@ -108,8 +108,10 @@ class Remote:
             found: dict[str, dict[str, Any]] = self._try(lambda: self._fs.find(start, detail=True))
         except FileNotFoundError:
             return {}
+        # s3fs names the folder itself where its first object is made between the listing and a second look
+        objects = {name: info for name, info in found.items() if info.get("type") != "directory"}
         below = {name.rstrip("/").removeprefix(self._root).lstrip("/"): int(info["size"] or 0)
-                 for name, info in found.items()}  # fmt: skip
+                 for name, info in objects.items()}  # fmt: skip
         return dict(sorted((name, size) for name, size in below.items() if not name.endswith(".tmp")))
 
     def remove(self, path: str) -> None:

@@ -46,6 +46,21 @@ def test_objects(remote: Remote, tmp_path: Path) -> None:
     assert list(remote.sizes()) == ["a/c", "a/d/e"]
 
 
+def test_a_folder_that_appears_while_it_is_listed_is_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As s3fs answers: no object below, so it asks what the path is, and meanwhile another machine has made one."""
+    remote = Remote("memory://appears")
+    list_objects: Callable[..., dict[str, object]] = MemoryFileSystem.find
+
+    def find(self: MemoryFileSystem, path: str, **options: object) -> dict[str, object]:
+        found = list_objects(self, path, **options)
+        remote.write("locks/00001", b"{}")
+        return found or {path: self.info(path)}
+
+    monkeypatch.setattr(MemoryFileSystem, "find", find)
+    assert remote.sizes("locks") == {}
+    assert remote.sizes("locks") == {"locks/00001": 2}
+
+
 def failing(
     monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, times: int, *, after: bool = False
 ) -> list[int]:
