@@ -24,8 +24,9 @@ from benchmarks.bands import measure_bands
 from benchmarks.record import NOT_MEASURED, Row, record
 from pipeline.config.experiment import load_config
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene
 from pipeline.data.labels import TRAIN_IDS
+from pipeline.data.statistics import class_pixels
 from pipeline.seeding import random_generator
 from pipeline.toytown import render_source
 from training.data import Batch, TrainingSet, loader_rate

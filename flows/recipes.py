@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from flows.frozen import settings
 from flows.run import WORLD, Recipe, Run
-from generation.lora import lora_fingerprint
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.generation import AlignmentConfig, GenerationConfig
 from pipeline.config.toytown import ToyTown
@@ -59,8 +58,8 @@ def generated_recipe(run: Run) -> Recipe:
     """Generated images depend on the generation section, the weights' content and the source's label maps."""
     config = settings(GENERATED, run.generation, without={"weights", "lora"})
     inputs = {"weights": run.weights_key, "source": run.source.labels_key}
-    if run.generation.lora is not None:
-        inputs["lora"] = lora_fingerprint(run.generation.lora)
+    if run.lora_key is not None:
+        inputs["lora"] = run.lora_key
     return Recipe(GENERATED, config, inputs)
 
 

@@ -9,7 +9,8 @@ from flows.recipes import GENERATED, generated_recipe
 from flows.run import Run
 from pipeline.errors import UserError
 from pipeline.store.artifacts import KEY_DIGITS, ArtifactStore
-from pipeline.store.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.store.inventory import manifests
+from pipeline.store.manifest import MANIFEST, Manifest
 from pipeline.store.places import is_digits
 from pipeline.store.shared_artifact import SharedArtifact
 
@@ -68,8 +69,7 @@ def _sets(run: Run) -> list[Manifest]:
 
 def _manifests(store: ArtifactStore) -> list[Manifest]:
     """The manifests of all finished generated data sets, on this machine and in the remote store."""
-    files = store.root.glob(f"{GENERATED.name}/*/{MANIFEST}")
-    found = {file.parent.name: read_manifest(file.parent) for file in files if is_digits(file.parent.name)}
+    found = {folder.name: manifest for folder, manifest in manifests(store.root, GENERATED.name).items()}
     if store.remote is not None:
         for path in store.remote.sizes(GENERATED.name):
             _, name, *rest = path.split("/")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from flows.domains import Domain, scenes_of
 from flows.frozen import settings
 from generation.folders import weights_fingerprint
+from generation.lora import lora_fingerprint
 from pipeline.config.data import Dataset
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.generation import GenerationConfig
@@ -134,6 +135,12 @@ class Run:
     def weights_key(self) -> str:
         """Fingerprint of the generator's weights. UserError if they are not there."""
         return weights_fingerprint(self.generation.weights)
+
+    @cached_property
+    def lora_key(self) -> str | None:
+        """Fingerprint of the generator's LoRA, None without one. UserError if it is not there."""
+        lora = self.generation.lora
+        return None if lora is None else lora_fingerprint(lora)
 
     def encoder_key(self, name: str | None) -> str | None:
         """Fingerprint of the local folder of a pretrained encoder, or the commit of the Hub's repository that is in its

@@ -31,8 +31,8 @@ from pipeline.data.statistics import Statistics
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact, ArtifactStore
 from pipeline.store.building import Settings
-from pipeline.store.manifest import MANIFEST, provenance, read_manifest
-from pipeline.store.places import is_digits
+from pipeline.store.inventory import manifests
+from pipeline.store.manifest import provenance
 from pipeline.work.progress import bar
 from training.pretrained_encoders import check_pretrained
 
@@ -42,9 +42,7 @@ def check(run: Run) -> None:
     config = run.config
     run.store.check()
     if config.generation is not None:
-        _ = run.weights_key
-        if config.generation.lora is not None:
-            lora_file(config.generation.lora)
+        _ = run.weights_key, run.lora_key
     elif not config.data.generated and (needy := [n for n, m in config.training.methods.items() if m.generated]):
         raise UserError(
             f"method {needy[0]!r} wants generated images: add a 'generation' section, name data sets in"
@@ -126,8 +124,7 @@ def alignment(run: Run, data_set: str, folder: Path) -> Artifact:
 def alignment_of(store: Path, data_set: Artifact) -> Path:
     """The folder of a data set's alignment scores: the newest ones in the store, else such as the default section
     gives, made now."""
-    folders = [path.parent for path in store.glob(f"{ALIGNMENT.name}/*/{MANIFEST}") if is_digits(path.parent.name)]
-    made = [read_manifest(folder) for folder in folders]
+    made = manifests(store, ALIGNMENT.name).values()
     own = [manifest for manifest in made if manifest.inputs["generated"] == data_set.key]
     if own:
         newest = max(own, key=lambda manifest: manifest.finished)

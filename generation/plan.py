@@ -10,7 +10,7 @@ import numpy as np
 from generation.crops import LabelReader, check_crops_fit, draw_crop
 from generation.prompts import fill_prompt, template_of
 from pipeline.config.generation import GenerationConfig
-from pipeline.data.datasets import AHEAD, CORES, Scene
+from pipeline.data.datasets import Scene
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.data.statistics import count_labels
@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.requests import Box, GenerationRequest
 from pipeline.seeding import random_generator
 from pipeline.work.progress import Track, silent
-from pipeline.work.threads import in_order
+from pipeline.work.threads import CORES, in_order
 
 PLAN = "plan.jsonl"
 DEPENDS_ON = {
@@ -67,7 +67,7 @@ def plan(
         return GenerationRequest(f"{condition}-{k:06d}", scene.id, box, class_id, condition, prompt, config.seed)
 
     # Each request draws from a generator of its own, so the threads' order does not matter.
-    planning = in_order(lambda name: request(*name), names, ahead=AHEAD, threads=CORES)
+    planning = in_order(lambda name: request(*name), names, ahead=4 * CORES, threads=CORES)
     return list(progress(planning, total=len(names), description="Planning"))
 
 

@@ -104,9 +104,8 @@ class Loop:
     def step(self, batch: Batch) -> None:
         """One iteration: forward, backward, update. Its randomness follows from seed, iteration and rank alone."""
         torch.manual_seed(derive_seed(self.seed, "dropout", self.iteration, rank()))
-        torch_rng = torch.Generator().manual_seed(
-            derive_seed(self.seed, "step", self.iteration)
-        )  # the same on every rank
+        # What the step draws itself must be the same on every rank.
+        torch_rng = torch.Generator().manual_seed(derive_seed(self.seed, "step", self.iteration))
         batch = Batch(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch))
         parts = [Batch(*tensors) for tensors in zip(*(t.chunk(self.config.accumulation) for t in batch), strict=True)]
         terms = torch.zeros(len(TERMS), device=self.accelerator.device)

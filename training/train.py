@@ -12,7 +12,8 @@ from accelerate.utils import ProjectConfiguration
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene
+from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
 from pipeline.work.devices import device_of
@@ -73,7 +74,7 @@ def train(
     `learning_curve.png`, `previews/` (held-out scenes at each validation) and, with a tracker, `tracking/`.
 
     `generated` are the folders of generated data sets; `pixels` the source's class statistics (see
-    `pipeline.data.datasets.class_pixels`), counted here if they are not given; `scored` the folders of `alignment`
+    `pipeline.data.statistics.class_pixels`), counted here if they are not given; `scored` the folders of `alignment`
     artifacts of those of `generated` that have no such columns, wanted for `minimum_alignment` alone. It trains in
     `machine.processes` processes of this machine, in those that torchrun or accelerate launch have started, or where
     `launch` has them run. While the run is unfinished `folder/checkpoint/` lets a rerun go on where it stopped, to the

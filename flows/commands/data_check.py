@@ -8,12 +8,13 @@ import numpy as np
 
 from flows.run import Run
 from pipeline.config.data import Dataset
-from pipeline.data.datasets import CORES, Listing, Scene, check_pair, list_scenes, load_image
+from pipeline.data.datasets import Listing, Scene, check_pair, list_scenes
+from pipeline.data.image_files import read_image
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.layouts import published_scenes
 from pipeline.data.statistics import LabelCounts, count_label, label_warnings
 from pipeline.errors import UserError
-from pipeline.work.threads import in_order
+from pipeline.work.threads import CORES, in_order
 
 SITES = {
     "gta": "GTA5 ('Playing for Data', TU Darmstadt): download.visinf.tu-darmstadt.de/data/from_games, the ten parts of"
@@ -103,7 +104,7 @@ def _read(scene: Scene) -> _Read:
         counts = count_label(scene)
         if scene.image is not None:
             check_pair(scene)
-            load_image(scene.image)
+            read_image(scene.image)
     except UserError as error:
         return _Read(scene, None, str(error))
     return _Read(scene, counts, None)

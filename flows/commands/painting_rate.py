@@ -8,7 +8,8 @@ from flows.recipes import GENERATED, generated_recipe
 from flows.run import Run
 from generation.plan import DEPENDS_ON
 from pipeline.requests import GenerationRequest
-from pipeline.store.manifest import MANIFEST, provenance, read_manifest
+from pipeline.store.inventory import manifests
+from pipeline.store.manifest import provenance
 from pipeline.work.progress import duration
 from pipeline.work.workers import worker_devices
 
@@ -28,10 +29,9 @@ def known_rate(run: Run) -> Rate | None:
     and settings. The time for planning and loading is in it."""
     wanted = _settings(generated_recipe(run).config.differing, run.weights_key)
     host = provenance()["host"]
-    manifests = [read_manifest(path.parent) for path in run.store.root.glob(f"{GENERATED.name}/*/{MANIFEST}")]
     like = [
         manifest
-        for manifest in manifests
+        for manifest in manifests(run.store.root, GENERATED.name).values()
         if (manifest.version, manifest.host) == (GENERATED.version, host)
         and _settings(manifest.differing or {}, manifest.inputs["weights"]) == wanted
     ]

@@ -28,6 +28,7 @@ from pipeline.data.datasets import find_scenes
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.data.scores import class_iou, mean_iou
 from pipeline.errors import UserError
+from pipeline.files import written_whole
 from pipeline.seeding import derive_seed, random_generator
 from pipeline.store.artifacts import Artifact, Stage
 from pipeline.toytown import WEATHERS, render_oracle, render_prior, render_restyled
@@ -140,9 +141,9 @@ def write_oracle_world(town: ToyTown, folder: Path, *, progress: Track = silent)
         if not (folder / "labels" / f"{k:05d}.png").exists():
             scene = render_oracle(town.seed, k, town.size)
             (folder / "images" / f"{k:05d}.png").write_bytes(png(scene.image))
-            partial = folder / "label.partial"
-            partial.write_bytes(png(scene.label))
-            partial.rename(folder / "labels" / f"{k:05d}.png")
+            # The label comes last: where there is one, its image is whole.
+            with written_whole(folder / "labels" / f"{k:05d}.png", durable=False) as unfinished:
+                unfinished.write_bytes(png(scene.label))
 
 
 def twins(dataset: Path, town: ToyTown) -> Iterator[Twin]:

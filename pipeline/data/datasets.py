@@ -11,18 +11,12 @@ import numpy as np
 
 from pipeline.config.data import Dataset
 from pipeline.data import layouts
-from pipeline.data.image_files import image_size, open_label, read_image
-from pipeline.data.labels import CITYSCAPES_IDS, TRAIN_IDS, check_values, class_counts, load_label_map
+from pipeline.data.image_files import image_size, read_image
+from pipeline.data.labels import CITYSCAPES_IDS, TRAIN_IDS, load_label_map
 from pipeline.data.pairing import paired
 from pipeline.data.trees import Match, matches
 from pipeline.errors import UserError
 from pipeline.toytown import TARGETS
-from pipeline.work.progress import Track, silent
-from pipeline.work.threads import in_order
-
-CORES = os.cpu_count() or 2
-"""Threads that decode label maps: decoding releases Python's lock."""
-AHEAD = 4 * CORES
 
 
 @dataclass(frozen=True)
@@ -140,32 +134,7 @@ def load_pair(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     if scene.image is None:
         raise UserError(f"{scene.id} has a label map but no image: set 'images' of its data set")
     check_pair(scene)  # by the headers, before anything is decoded
-    return load_image(scene.image), load_label(scene.label, scene.ids)
-
-
-def load_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a photograph, upright; see `pipeline.data.image_files`."""
-    return read_image(path)
-
-
-def load_label(path: Path, ids: Mapping[int, int]) -> np.ndarray:
-    """(H, W) uint8 train ids, read-only; see `load_label_map`."""
-    return load_label_map(path, ids)
-
-
-def class_pixels(scenes: Sequence[Scene], progress: Track = silent) -> np.ndarray:
-    """(N, 19) int64: how many px of each class each scene's label map has. Reads, and so checks, every label map, in
-    threads."""
-    counting = in_order(lambda scene: class_counts(stored_values(scene), scene.ids), scenes, ahead=AHEAD, threads=CORES)
-    return np.stack(list(progress(counting, total=len(scenes), description="reading label maps")))
-
-
-def stored_values(scene: Scene) -> np.ndarray:
-    """(256,) int64: how many px of each stored value the scene's label map has. UserError for one that cannot be read
-    whole, or holds a value that its table has not."""
-    stored = np.array(open_label(scene.label).histogram(), np.int64)
-    check_values(scene.label, stored, scene.ids)
-    return stored
+    return read_image(scene.image), load_label_map(scene.label, scene.ids)
 
 
 def _sizes_differ(scene: Scene, image: tuple[int, int], label: tuple[int, int]) -> UserError:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.data.datasets import CORES, Scene
+from pipeline.data.datasets import Scene
 from pipeline.errors import UserError, one_line
 from pipeline.files import file_sha256, written_whole
 from pipeline.store.manifest import canonical_digest
 from pipeline.work.progress import Track, silent
-from pipeline.work.threads import in_order
+from pipeline.work.threads import CORES, in_order
 
 FOLDER = "fingerprints"
 SETTLED_S = 2.0

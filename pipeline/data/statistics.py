@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from pipeline.data.datasets import AHEAD, CORES, Scene
+from pipeline.data.datasets import Scene
 from pipeline.data.image_files import open_label
 from pipeline.data.labels import CITYSCAPES_IDS, CLASS_NAMES, NUM_CLASSES, check_values, class_counts
 from pipeline.errors import UserError
 from pipeline.work.progress import Track, silent
-from pipeline.work.threads import in_order
+from pipeline.work.threads import CORES, in_order
 
 MOSTLY = 0.9
 """A data set of whose px more than this share is ignored was probably read by the wrong table (ours)."""
@@ -82,10 +82,15 @@ def count_labels(scenes: Sequence[Scene], height: int | None = None, progress: T
     """`count_label` of every scene, in threads. UserError for the first bad label map, and where there is no scene."""
     if not scenes:
         raise UserError("there are no label maps to count")
-    counting = in_order(lambda scene: count_label(scene, height), scenes, ahead=AHEAD, threads=CORES)
+    counting = in_order(lambda scene: count_label(scene, height), scenes, ahead=4 * CORES, threads=CORES)
     counts = list(progress(counting, total=len(scenes), description="reading label maps"))
     pixels, shrunk = np.stack([one.pixels for one in counts]), np.stack([one.shrunk for one in counts])
     return Statistics(pixels, shrunk, label_warnings(scenes, counts))
+
+
+def class_pixels(scenes: Sequence[Scene], progress: Track = silent) -> np.ndarray:
+    """(N, 19) int64: how many px of each class each scene's label map has, see `count_labels`."""
+    return count_labels(scenes, progress=progress).pixels
 
 
 def label_warnings(scenes: Sequence[Scene], counts: Sequence[LabelCounts]) -> list[str]:

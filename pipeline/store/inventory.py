@@ -76,6 +76,13 @@ def local_entries(root: Path) -> Iterator[Entry]:
         )
 
 
+def manifests(root: Path, stage: str) -> dict[Path, Manifest]:
+    """The manifests of the finished artifacts of one stage in a local store, by their folders. UserError for a damaged
+    one."""
+    folders = sorted(file.parent for file in root.glob(f"{stage}/*/{MANIFEST}") if is_digits(file.parent.name))
+    return {folder: read_manifest(folder) for folder in folders}
+
+
 def _at_its_place(manifest: Manifest, folder: Path) -> Manifest:
     if manifest.stage != folder.parent.name or not manifest.key.startswith(folder.name):
         raise UserError(

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+CORES = os.cpu_count() or 2
+"""Threads for what is nothing but decoding, or reading a local disk."""
 THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
 
 T = TypeVar("T")

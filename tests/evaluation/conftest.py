@@ -16,8 +16,9 @@ from evaluation.inference import Predict, PredictedLabels
 from evaluation.report import build_report
 from evaluation.summary import ReportContent, TrainedModel
 from pipeline.config.evaluation import EvaluationConfig
-from pipeline.data.datasets import Scene, load_image, load_label
-from pipeline.data.labels import IGNORE, NUM_CLASSES, TRAIN_IDS
+from pipeline.data.datasets import Scene
+from pipeline.data.image_files import read_image
+from pipeline.data.labels import IGNORE, NUM_CLASSES, TRAIN_IDS, load_label_map
 from pipeline.seeding import random_generator
 from pipeline.toytown import TARGETS, render_source, render_target
 from tests.scored import score
@@ -41,7 +42,7 @@ def write_scenes(folder: Path, domain: str, count: int = 2) -> list[Scene]:
 
 def spoiled_predictor(scenes: list[Scene], method: str, seed: int) -> Predict:
     """Knows the truth by heart, but shifts it and gets blocks of it wrong."""
-    truth = {load_image(s.image).tobytes(): load_label(s.label, s.ids) for s in scenes if s.image is not None}
+    truth = {read_image(s.image).tobytes(): load_label_map(s.label, s.ids) for s in scenes if s.image is not None}
 
     def spoiled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         label = truth[image.tobytes()]

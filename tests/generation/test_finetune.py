@@ -34,7 +34,8 @@ from generation.weights.scenes import SceneWorld
 from generation.weights.train import fine_tune
 from pipeline.config.machine import Machine
 from pipeline.config.weights import FineTuning, GeneratorParts, WeightsConfig
-from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene
+from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
 from tests.published import write_dginstyle, write_gta, write_prior
@@ -258,7 +259,8 @@ def test_two_processes_and_half_precision(
         "from pipeline.config.data import Dataset\n"
         "from pipeline.config.machine import Machine\n"
         "from pipeline.config.weights import WeightsConfig\n"
-        "from pipeline.data.datasets import class_pixels, find_scenes\n"
+        "from pipeline.data.datasets import find_scenes\n"
+        "from pipeline.data.statistics import class_pixels\n"
         f"scenes = find_scenes(Dataset(name='gta', root='{scenes[0].label.parents[1]}', layout='gta'))\n"
         f"config = WeightsConfig.model_validate_json({settings.model_dump_json()!r})\n"
         f"prior = prior_folders('{prior['unet'].parent}', '')\n"

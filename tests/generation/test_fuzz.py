@@ -21,8 +21,9 @@ from generation.samples import make_sample
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
-from pipeline.data.datasets import Scene, class_pixels, find_scenes
+from pipeline.data.datasets import Scene, find_scenes
 from pipeline.data.labels import IGNORE, NUM_CLASSES
+from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 
 MACHINE = Machine(device="cpu", workers=1)

@@ -5,7 +5,8 @@ import pytest
 
 from generation.weights.scenes import Crops, crop_corner
 from pipeline.config.weights import FineTuning, WeightsConfig
-from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene
+from pipeline.data.statistics import class_pixels
 from tests.published import write_gta
 
 RARE = FineTuning(steps=1, learning_rate=1.0, rare_share=1.0)

@@ -20,7 +20,8 @@ from torch import distributed, nn
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene
+from pipeline.data.statistics import class_pixels
 from pipeline.errors import TryAgainError, UserError
 from pipeline.work.progress import silent
 from training import ranks

@@ -16,8 +16,9 @@ from tensorboard.backend.event_processing import event_accumulator  # type: igno
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.data.datasets import Scene, class_pixels
+from pipeline.data.datasets import Scene
 from pipeline.data.labels import CLASSES
+from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 from training.loop import Loop
 from training.train import Job, prepare, train

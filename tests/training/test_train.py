@@ -13,7 +13,8 @@ import torch
 
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
-from pipeline.data.datasets import Scene, load_image
+from pipeline.data.datasets import Scene
+from pipeline.data.image_files import read_image
 from pipeline.errors import UserError
 from training.checkpoints import checkpoints
 from training.networks import Segmenter
@@ -110,7 +111,7 @@ def test_the_loss_falls_on_two_images(tiny_config: TrainingConfig, scenes: list[
 
     predict = predictor(tmp_path / "run" / "segmenter", config.scale, "cpu")
     assert scenes[0].image is not None
-    labels = predict(load_image(scenes[0].image))
+    labels = predict(read_image(scenes[0].image))
     assert labels.shape == (32, 64)
     assert labels.dtype == np.uint8
     assert set(np.unique(labels)) <= set(range(19))

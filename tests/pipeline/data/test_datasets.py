@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from pipeline.config.data import Dataset
-from pipeline.data.datasets import check_pair, class_pixels, find_scenes, load_image, load_label, load_pair
-from pipeline.data.labels import CITYSCAPES_IDS, TRAIN_IDS
+from pipeline.data.datasets import check_pair, find_scenes, load_pair
+from pipeline.data.image_files import read_image
+from pipeline.data.labels import CITYSCAPES_IDS, TRAIN_IDS, load_label_map
+from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 
 
@@ -43,7 +45,7 @@ def test_gta(tmp_path: Path) -> None:
     scenes = find_scenes(gta(tmp_path))
     assert [scene.id for scene in scenes] == ["00001", "00002"]
     assert scenes[0].image == tmp_path / "images" / "00001.png" and scenes[0].ids == CITYSCAPES_IDS
-    assert (load_label(scenes[0].label, scenes[0].ids) == 0).all()
+    assert (load_label_map(scenes[0].label, scenes[0].ids) == 0).all()
 
 
 def test_train_id_files_are_preferred(tmp_path: Path) -> None:
@@ -113,11 +115,11 @@ def test_pair_of_unequal_sizes_names_both(tmp_path: Path) -> None:
 
 def test_load_image_is_rgb(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 5), 9, np.uint8)).save(tmp_path / "gray.png")
-    pixels = load_image(tmp_path / "gray.png")
+    pixels = read_image(tmp_path / "gray.png")
     assert pixels.shape == (4, 5, 3) and pixels.dtype == np.uint8 and (pixels == 9).all()
     (tmp_path / "no.png").write_text("no image")
     with pytest.raises(UserError, match="cannot be read as an image"):
-        load_image(tmp_path / "no.png")
+        read_image(tmp_path / "no.png")
 
 
 CAMVID = Path(__file__).parents[4] / "shared" / "data" / "camvid_val"

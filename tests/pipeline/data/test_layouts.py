@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from pipeline.config.data import Dataset
-from pipeline.data.datasets import Scene, class_pixels, find_scenes
+from pipeline.data.datasets import Scene, find_scenes
 from pipeline.data.labels import CLASS_NAMES
+from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 
 
