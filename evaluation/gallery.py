@@ -1,10 +1,8 @@
 """Pictures of a report: one scene per domain, predictions beside the truth, generated images beside their masks."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.dataset
@@ -17,6 +15,7 @@ from evaluation.schema import prediction_file
 from evaluation.scoring import Loaded, load_or_skip
 from pipeline.data.alignment_scores import read_scores
 from pipeline.data.datasets import Scene
+from pipeline.data.generated_rows import decode_pair, row_name
 from pipeline.data.labels import IGNORE, TRAIN_IDS, load_label_map
 from pipeline.data.pictures import Picture, colorize, data_uri, fit, side_by_side
 from pipeline.files import file_stem
@@ -136,7 +135,10 @@ def generated_images(folder: Path, figures: Path, scored: Path | None = None) ->
         records = dataset.take(picked).to_pylist()
         for record, row in zip(records, picked, strict=True):
             record |= {name: float(column[row]) for name, column in scores.items()}
-        pictures = [(_decoded(record["image"], "RGB"), _decoded(record["label"], None)) for record in records]
+        pictures = [
+            decode_pair(record["image"]["bytes"], record["label"]["bytes"], row_name(folder, int(row)))
+            for record, row in zip(records, picked, strict=True)
+        ]
         shown[condition] = [
             GeneratedImage(
                 photo_uri(image),
@@ -148,9 +150,3 @@ def generated_images(folder: Path, figures: Path, scored: Path | None = None) ->
         sheet = [part for image, mask in pictures for part in (image, colorize(mask))]
         save_row(sheet, figures / f"generated_{file_stem(condition)}.png")
     return shown
-
-
-def _decoded(cell: Mapping[str, Any], mode: str | None) -> NDArray[np.uint8]:
-    """Pixels of a Hugging Face image cell, which holds a file's bytes."""
-    with Image.open(io.BytesIO(cell["bytes"])) as image:
-        return np.asarray(image.convert(mode) if mode else image)

@@ -27,7 +27,7 @@ class ImageCounts(NamedTuple):
     ids: NDArray[np.str_]
     conditions: NDArray[np.str_]
     confusion: NDArray[np.int64]
-    """(N,19,19); this and what follows: see `metrics.PixelCounts`."""
+    """(N,19,19); this and what follows: see `pixel_counts.PixelCounts`."""
     ring_pixels: NDArray[np.int64]
     ring_wrong: NDArray[np.int64]
     """(N,R)"""

@@ -18,7 +18,7 @@ from scipy.ndimage import maximum_filter
 
 from pipeline.config.generation import AlignmentConfig
 from pipeline.data.labels import IGNORE
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 DETECTOR_GRID = 64  # controlnet-aux rounds the size that it detects at to multiples of this
 CANNY_THRESHOLDS = (100, 200)  # controlnet-aux's
@@ -77,9 +77,8 @@ def _detector(name: str, weights: str, device: str) -> Any:
     try:
         detector = kind.from_pretrained(weights)
     except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(
-            f"alignment.detector {name!r} needs {file} of {weights} ({reason}): put that file into a folder"
+            f"alignment.detector {name!r} needs {file} of {weights} ({one_line(error)}): put that file into a folder"
             " and set alignment.weights to it, or use 'canny', which needs no weights"
         ) from error
     return detector.to(device)

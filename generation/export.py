@@ -1,6 +1,5 @@
 """A generated data set as the folders that HRDA-style code trains from (GTA's layout of DAFormer, HRDA, DGInStyle)."""
 
-import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -8,11 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.data.alignment_scores import read_scores
 from pipeline.data.generated_rows import GeneratedDataSet, GeneratedRow
 from pipeline.data.labels import NUM_CLASSES
+from pipeline.data.pictures import png
 from pipeline.errors import UserError, one_line
 from pipeline.files import (
     check_output,
@@ -81,7 +80,7 @@ def _write(dataset: GeneratedDataSet, rows: Iterator[GeneratedRow], folder: Path
         file = folder / "images" / f"{stem}.png"
         if not file.exists():  # else an earlier call has written it
             with written_whole(file, durable=False) as unfinished:
-                unfinished.write_bytes(row.image if _is_plain_png(row.image) else _png(image))
+                unfinished.write_bytes(row.image if _is_plain_png(row.image) else png(image))
         name = _label_file(stem)
         if not (folder / name).exists():
             with written_whole(folder / name, durable=False) as unfinished:
@@ -114,12 +113,6 @@ def _stem(row: GeneratedRow, taken: Mapping[str, object]) -> str:
 def _is_plain_png(content: bytes) -> bool:
     """Whether others would read the pixels of a picture file as they were checked: a PNG that is not to be turned."""
     return content.startswith(PNG) and EXIF not in content
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _kept(dataset: GeneratedDataSet, scored: Path | None, minimum: float | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import hub
 from pipeline.config.weights import GeneratorParts
 from pipeline.data.labels import NUM_CLASSES
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import file_sha256
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -148,4 +148,4 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): fetch or train the network again") from error
+        raise UserError(f"{path} is not JSON ({one_line(error)}): fetch or train the network again") from error

@@ -1,6 +1,5 @@
 """From a plan to a data set of images: the plan is written down, shards are painted, the card says what came out."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
+from pipeline.files import written_whole
 from pipeline.requests import GenerationRequest
 from pipeline.work.progress import Track, silent
 from pipeline.work.units import WORK, Executor, make_all
@@ -62,8 +62,7 @@ def join(
 def _write_down(requests: Sequence[GenerationRequest], folder: Path) -> None:
     path, text = folder / PLAN, plan_text(requests)
     if not path.exists():
-        unfinished = folder / WORK / f"{PLAN}.{os.getpid()}"
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.rename(path)
+        with written_whole(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     elif path.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder} holds a data set of another plan: name a new folder, or delete that one")

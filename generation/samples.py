@@ -1,6 +1,5 @@
 """Rows of a generated data set, and the parquet files that they are kept in."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, Image, Value, disable_progress_bars
-from PIL import Image as PILImage
 
 from pipeline.data.alignment_scores import SCORE_COLUMNS
+from pipeline.data.pictures import png
 from pipeline.requests import GenerationRequest
 
 FEATURES = Features(
@@ -48,10 +47,3 @@ def write_shard(samples: Sequence[dict[str, Any]], path: Path) -> None:
     disable_progress_bars()  # of the moment that writing takes
     features = SCORED_FEATURES if set(SCORE_COLUMNS) <= samples[0].keys() else FEATURES
     Dataset.from_list(list(samples), features=features).to_parquet(path)
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """PNG file of an (H, W) or (H, W, 3) uint8 array."""
-    buffer = io.BytesIO()
-    PILImage.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()

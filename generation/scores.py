@@ -18,7 +18,7 @@ from pipeline.files import folder_written_whole, unfinished_folder, write_json
 from pipeline.store.manifest import MANIFEST, read_manifest
 from pipeline.work.progress import Track, silent
 from pipeline.work.threads import one_thread
-from pipeline.work.units import WORK, Executor, Make, Unit, make_all
+from pipeline.work.units import PARTS, WORK, Executor, Make, Unit, make_all
 from pipeline.work.workers import run
 
 PROVENANCE = "provenance.json"
@@ -36,21 +36,20 @@ def score_data_set(
 ) -> None:
     """Writes `alignment.parquet`, the scores of a data set's images, and their histogram `alignment.png` into `folder`.
 
-    One unit of work per shard; an interrupted call continues. UserError where `data_set` holds no data set, where an
+    One unit of work per shard; an interrupted call continues with what lies in `folder/.work`, which stays for the
+    store to remove. UserError where `data_set` holds no data set, where an
     image cannot be read, or where the detector's weights are missing.
     """
     work = folder / WORK
     work.mkdir(parents=True, exist_ok=True)
     data = GeneratedDataSet(data_set)
-    parts = work / "parts"  # below the work folder, which is removed at the end
     files = zip(data.files, data.counts, strict=True)
-    units = [Unit(parts / f"{file.name}.npy", work, file, max(1, count)) for file, count in files]
+    units = [Unit(work / PARTS / f"{file.name}.npy", work, file, max(1, count)) for file, count in files]
     load = partial(load_aligner, config)
     make_all(units, load, machine=machine, execute=execute, progress=progress, description="Scoring alignment")
     scores = np.concatenate([np.load(unit.path) for unit in units])
     write_scores(scores, folder / SCORES)
     draw_histogram(scores[:, 0], scores[:, 1], folder / PICTURE)
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def load_aligner(config: AlignmentConfig, device: str) -> Make:

@@ -5,13 +5,11 @@ and a look of the prior's world: what a perfect generator would have painted. Bo
 which were trained on renders only.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from pyarrow.parquet import read_table
 
 from evaluation.metrics import Scores
@@ -19,13 +17,14 @@ from evaluation.schema import Record, Score, Share
 from flows import stages
 from flows.recipes import SEGMENTER, segmenter_settings
 from flows.run import Run
-from generation.samples import png
 from generation.weather import read_weather, train_weather_network
 from pipeline.config.data import Dataset
 from pipeline.config.toytown import ToyTown
 from pipeline.config.training import Method
 from pipeline.data.datasets import find_scenes
+from pipeline.data.generated_rows import data_files, decode_pair, row_name
 from pipeline.data.labels import CLASS_NAMES
+from pipeline.data.pictures import png
 from pipeline.data.scores import class_iou, mean_iou
 from pipeline.errors import UserError
 from pipeline.files import written_whole
@@ -148,8 +147,9 @@ def write_oracle_world(town: ToyTown, folder: Path, *, progress: Track = silent)
 
 def twins(dataset: Path, town: ToyTown) -> Iterator[Twin]:
     """Every image of a data set that was generated on toy town's source, with its true twin."""
-    for row in (row for path in sorted((dataset / "data").glob("*.parquet")) for row in read_table(path).to_pylist()):
-        image, label = (np.asarray(Image.open(io.BytesIO(row[name]["bytes"]))) for name in ("image", "label"))
+    rows = (row for path in data_files(dataset) for row in read_table(path).to_pylist())
+    for number, row in enumerate(rows):
+        image, label = decode_pair(row["image"]["bytes"], row["label"]["bytes"], row_name(dataset, number))
         box = row["box"]
         true = render_restyled(town.seed, int(row["source"]), town.size, row["condition"])
         window = np.s_[box["top"] : box["top"] + box["height"], box["left"] : box["left"] + box["width"]]

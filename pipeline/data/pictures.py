@@ -25,6 +25,13 @@ def colorize(label: NDArray[np.uint8]) -> Picture:
     return PALETTE[label]
 
 
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """(H,W) or (H,W,3) as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def label_png(label: NDArray[np.uint8]) -> bytes:
     """(H,W) train ids as a palette PNG file: its values are the ids, and a viewer shows the classes' colors."""
     image, buffer = Image.fromarray(label), io.BytesIO()

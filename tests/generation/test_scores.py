@@ -63,7 +63,7 @@ def test_scores_are_those_of_each_image(tmp_path: Path, radius: int) -> None:
     np.testing.assert_array_equal(
         np.stack([found["alignment"], found["alignment_control"]], 1), truth(data_set, config)
     )
-    assert {path.name for path in (tmp_path / "scores").iterdir()} == {SCORES, "alignment.png"}
+    assert {path.name for path in (tmp_path / "scores").iterdir()} == {SCORES, "alignment.png", WORK}
 
 
 def test_an_interrupted_scoring_continues_to_the_same_bytes(tmp_path: Path) -> None:
@@ -123,5 +123,5 @@ def test_a_published_data_set_holds_the_scores(tiny_weights: Path, scenes: list[
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and WORK not in path.parts)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
