@@ -18,6 +18,9 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 Size = tuple[int, int]
 """Height and width, px."""
 
+STRIP_VALUES = 2**24
+"""Probabilities that are held at once for one pass where several are averaged: 64 MB."""
+
 
 class PredictedLabels(NamedTuple):
     """Labels (B,H,W) uint8 train ids, and the largest softmax probability (B,H,W) in 0..1 where it is known."""
@@ -126,12 +129,42 @@ def read(passes: Iterator[torch.Tensor], size: Sequence[int], *, single: bool) -
     """
     if single:
         return _read(next(passes), size)
-    # Probabilities are averaged, not logits: a pass that is sure of itself does not outvote the others without bound.
-    total, count = torch.zeros(()), 0
-    for logits in passes:
-        total, count = total.to(logits.device) + _resized(logits, size).softmax(dim=1), count + 1
-    # Their logarithm has the same largest class, and its softmax gives the averaged probability back.
-    return _read((total / count).log(), size)
+    return _averaged(list(passes), size)
+
+
+def _averaged(passes: Sequence[torch.Tensor], size: Sequence[int]) -> PredictedLabels:
+    """Labels and confidence of the mean of the passes' probabilities, a strip of rows at a time: all classes of a
+    24-megapixel image at once would take 2 GB for each of several copies."""
+    batch, classes = passes[0].shape[:2]
+    labels = torch.empty((batch, *size), dtype=torch.uint8, device=passes[0].device)
+    confidence = torch.empty((batch, *size), dtype=passes[0].dtype, device=passes[0].device)
+    height = max(1, STRIP_VALUES // (batch * classes * size[1]))
+    for first in range(0, size[0], height):
+        rows = slice(first, min(first + height, size[0]))
+        # Probabilities are averaged, not logits: a pass that is sure of itself does not outvote the others without
+        # bound.
+        total = sum(_enlarged_rows(logits, size, rows).softmax(dim=1) for logits in passes) / len(passes)
+        assert isinstance(total, torch.Tensor)
+        best = total.max(dim=1)
+        labels[:, rows], confidence[:, rows] = best.indices.to(torch.uint8), best.values
+    return PredictedLabels(labels, confidence)
+
+
+def _enlarged_rows(logits: torch.Tensor, size: Sequence[int], rows: slice) -> torch.Tensor:
+    """Some rows of `_resized(logits, size)`: (B,19,h,w) -> (B,19,rows,W)."""
+    height = logits.shape[2]
+    if tuple(logits.shape[2:]) == tuple(size):
+        return logits[:, :, rows]
+    if size[0] < height or size[1] < logits.shape[3]:
+        return _resized(logits, size)[:, :, rows]  # the filter that shrinks looks at more than two rows
+    # The rows that lie above and below each wanted row's center, and how far it is from the upper one.
+    centers = (torch.arange(rows.start, rows.stop, device=logits.device) + 0.5) * (height / size[0]) - 0.5
+    centers = centers.clamp(min=0)
+    above = centers.long()
+    below = (above + 1).clamp(max=height - 1)
+    share = (centers - above).to(logits.dtype)[:, None]
+    between = logits[:, :, above] * (1 - share) + logits[:, :, below] * share
+    return _resized(between, (rows.stop - rows.start, size[1]))
 
 
 def _read(logits: torch.Tensor, size: Sequence[int]) -> PredictedLabels:

@@ -119,6 +119,8 @@ class PublishedRow(Record):
     name: str
     source: str
     scale: str
+    trained_with: str
+    """What its training had beside source and generated images."""
     miou: dict[str, Score]
 
 
