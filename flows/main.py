@@ -54,3 +54,7 @@ def started_with_others() -> bool:
     print(f"flexseg: WORLD_SIZE={size} is ignored, {why}: torchrun did not start this process", file=sys.stderr)
     del os.environ["WORLD_SIZE"]
     return False
+
+
+if __name__ == "__main__":
+    main()
