@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.server import temporary_server
@@ -50,7 +50,12 @@ def configure_prefect(store: Path) -> Path:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    return Path(os.environ["PREFECT_HOME"]).expanduser()
+    home = Path(os.environ["PREFECT_HOME"]).expanduser()
+    # Prefect makes no folders above its own and warns when it is imported. Whether the place can be written to is said
+    # in one line when the server starts.
+    with suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    return home
 
 
 def reach_loopback() -> None:
