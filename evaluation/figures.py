@@ -21,6 +21,7 @@ MARKERS = "osD^vPX*"
 HATCHES = ("", "////", "....", "xxxx")
 DASHES = ("-", "--", ":", "-.")
 RGBA = tuple[float, float, float, float]
+PNG_DPI = 200
 WIDTH = 5.2
 """Inches; two charts stand side by side on a desk and one below the other on a phone, readable on both."""
 STYLE = {
@@ -77,7 +78,7 @@ def save_chart(figure: Figure, file: Path) -> bytes:
     """Writes the figure as PNG and SVG and returns the SVG, which stays sharp at every size."""
     buffer = io.BytesIO()
     with mpl.rc_context({"text.parse_math": STYLE["text.parse_math"]}):  # tick labels are only made when they are drawn
-        figure.savefig(file.with_suffix(".png"), dpi=200)
+        figure.savefig(file.with_suffix(".png"), dpi=PNG_DPI)
         figure.set_layout_engine("none")  # it is laid out: once is enough
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     file.with_suffix(".svg").write_bytes(buffer.getvalue())

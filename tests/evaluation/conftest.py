@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from evaluation import figures, gallery
 from evaluation.inference import Predict, PredictedLabels
 from evaluation.report import build_report
 from evaluation.summary import ReportContent, TrainedModel
@@ -88,6 +90,15 @@ def _cell(pixels: NDArray[np.uint8]) -> dict[str, bytes | None]:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_pictures() -> Iterator[None]:
+    """Reports with fewer pixels: encoding those of a page takes longer than all that is tested about them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "PNG_DPI", 60)
+        patch.setattr(gallery, "PICTURE_PX", 256)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Evaluations whose files were damaged on the disk (case F07), and names that are no file names (F06)."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
@@ -21,6 +22,7 @@ from evaluation.summary import ReportContent, TrainedModel
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import UserError
 from pipeline.store.manifest import file_table
+from pipeline.work.units import PARTS, WORK
 from tests.scored import read_truth, score, write_scenes
 from tests.tracks import interrupted_after
 
@@ -91,7 +93,7 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, monkeypatch: pytest.Monkey
     score(read_truth, domains, CONFIG, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         score(read_truth, domains, CONFIG, tmp_path / "out", progress=interrupted_after(4))
-    parts = sorted((tmp_path / "out" / "parts").iterdir())
+    parts = sorted((tmp_path / "out" / WORK / PARTS).iterdir())
     damage(parts[0])
     seen: list[object] = []
 
@@ -100,6 +102,8 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, monkeypatch: pytest.Monkey
         return read_truth(images, size)
 
     score(noted, domains, CONFIG, tmp_path / "out")
+    for folder in (tmp_path / "out", tmp_path / "whole"):
+        shutil.rmtree(folder / WORK)  # as the store does
     assert file_table(tmp_path / "out") == file_table(tmp_path / "whole")
     assert len(parts) == 3 and len(seen) == 2, "whole parts are kept"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation import gallery
 from evaluation.bootstrap import holm
 from evaluation.compare import compare
 from evaluation.findings import findings, headline
@@ -122,7 +123,8 @@ def test_every_picture_is_written_as_a_file_too(report: Path) -> None:
     pictures = {name for name in names if name.endswith(".png")}
     assert {f"{name}.png" for name in charts | sheets} | {f"predictions_{d}_{d}_0.png" for d in domains} <= pictures
     with Image.open(report / "figures" / "predictions_fog_fog_0.png") as sheet:
-        assert sheet.size == (8 * 640 + 7 * 8, 320)  # 128x64 px enlarged five times; image, truth, 3 x (labels, errors)
+        side = gallery.PICTURE_PX  # 128x64 px, enlarged; image, truth, 3 x (labels, errors)
+        assert sheet.size == (8 * side + 7 * 8, side // 2)
 
 
 @pytest.mark.parametrize("without", [0, 2])
