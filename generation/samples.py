@@ -46,4 +46,5 @@ def write_shard(samples: Sequence[dict[str, Any]], path: Path) -> None:
     """Write one parquet file, with the alignment scores where the samples have them."""
     disable_progress_bars()  # of the moment that writing takes
     features = SCORED_FEATURES if set(SCORE_COLUMNS) <= samples[0].keys() else FEATURES
-    Dataset.from_list(list(samples), features=features).to_parquet(path)
+    with path.open("wb") as file:  # given a path, datasets reads it as an address: `a::b/c` would be written elsewhere
+        Dataset.from_list(list(samples), features=features).to_parquet(file)

@@ -133,6 +133,11 @@ class TemporaryServer:
 
     def start(self) -> None:
         """Starts the process; `wait` tells whether it answers."""
+        if "?" in str(self.home):
+            raise UserError(
+                f"Prefect cannot keep its database in {self.home}, as it takes what follows a ? for options: set"
+                " machine.store, or PREFECT_HOME, to a folder without it"
+            )
         try:
             self.home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
             with tempfile.TemporaryFile(dir=self.home) as probe:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 
 from pipeline.config.yaml_text import FromFile
 
@@ -26,10 +26,10 @@ Scale = Annotated[float, Field(gt=0, le=16)]
 
 def _local(value: object) -> object:
     """A path with `~` expanded, from a file relative to the file's folder. Only texts and paths are touched."""
+    if value is None or value == "":
+        raise ValueError("empty: wanted a file or folder")
     if not isinstance(value, str | Path):
         return value
-    if not str(value):
-        raise ValueError("empty: wanted a file or folder")
     expanded = _home(str(value))
     return str(value.folder / expanded) if isinstance(value, FromFile) else expanded
 
@@ -64,17 +64,20 @@ Reference = Annotated[str, BeforeValidator(_reference)]
 class Section(BaseModel):
     """A frozen part of the config. Unknown keys are errors: a mistyped option must never be silently ignored.
 
-    Numbers are finite and fit into 64 bits, texts are one line of at most MOST_CHARACTERS and hold no control
-    characters, so that they can be hashed, printed and written into JSON.
+    Numbers are finite and fit into 64 bits (true and false are none), texts are one line of at most MOST_CHARACTERS
+    and hold no control characters, so that they can be hashed, printed and written into JSON.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @field_validator("*", mode="after")
+    @field_validator("*", mode="wrap")
     @classmethod
-    def _can_be_written_down(cls, value: Any) -> Any:
-        _check(value)
-        return value
+    def _can_be_written_down(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        valid = handler(value)
+        if isinstance(value, bool) and not isinstance(valid, bool):
+            raise ValueError("true or false (or yes, no, on, off): wanted a number")
+        _check(valid)
+        return valid
 
 
 def _check(value: object) -> None:
@@ -107,8 +110,11 @@ def _check_text(text: str) -> None:
 
 def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """`top` over `base`: mappings key by key, everything else replaced. Over a list, a mapping from places ("0" is the
-    first) to values replaces or changes these entries alone."""
-    return {**base, **{key: _over(base.get(key), value) for key, value in top.items()}}
+    first) to values replaces or changes these entries alone. Keys are the same where they are spelled the same: that
+    of `--set data.source.ids.7=3` is a text, the file's 7 a number."""
+    spelled = {str(key): key for key in base}
+    own = {spelled.get(str(key), key): value for key, value in top.items()}
+    return {**base, **{key: _over(base.get(key), value) for key, value in own.items()}}
 
 
 def _over(old: object, new: object) -> object:

@@ -1,9 +1,10 @@
 """Where the labeled images are: the `data` section."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.config.base import LocalPath, Section
 from pipeline.config.toytown import ToyTown
@@ -11,6 +12,7 @@ from pipeline.config.toytown import ToyTown
 LONGEST_NAME = 60
 """Characters of a data set's name: it becomes part of file names, and a column of tables."""
 _BESIDE_LETTERS = " -_.()+"
+_NUMBER = re.compile("-?(0|[1-9][0-9]*)")
 
 
 def _checked_name(name: str) -> str:
@@ -31,6 +33,15 @@ def _below_root(pattern: str) -> str:
     return pattern
 
 
+def _numbers(ids: object) -> object:
+    """YAML's yes is no 1; of texts (as in `--set data.source.ids.7=3`) each number has one spelling."""
+    if isinstance(ids, dict):
+        parts = [part for pair in ids.items() for part in pair]
+        if wrong := [p for p in parts if isinstance(p, bool) or (isinstance(p, str) and not _NUMBER.fullmatch(p))]:
+            raise ValueError(f"'ids' holds {wrong[0]!r:.40}: wanted a table from whole numbers to whole numbers")
+    return ids
+
+
 def _checked_ids(ids: dict[int, int]) -> dict[int, int]:
     if wrong := sorted(stored for stored in ids if not -1 <= stored <= 255):
         raise ValueError(f"file ids {wrong[:5]} do not occur in label maps: wanted 0 to 255, or -1 for a stored 255")
@@ -42,7 +53,7 @@ def _checked_ids(ids: dict[int, int]) -> dict[int, int]:
 
 
 Pattern = Annotated[str, AfterValidator(_below_root)]
-IdTable = Annotated[dict[int, int], AfterValidator(_checked_ids)]
+IdTable = Annotated[dict[int, int], BeforeValidator(_numbers), AfterValidator(_checked_ids)]
 
 
 class Dataset(Section):

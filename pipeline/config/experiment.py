@@ -106,7 +106,7 @@ def _check_moved(name_or_path: str | Path, content: Mapping[str, Any]) -> None:
 def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
     """The first problem in one line: dotted path, what came, what was wanted."""
     problems = error.errors(include_url=False)
-    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")  # a typo explains what is missing
+    first = min(problems, key=_rank)
     path = _path(first["loc"], content, missing=first["type"] == "missing")
     dotted = ".".join(str(part) for part in path)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -122,6 +122,12 @@ def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
     if first["type"] in ("missing", "value_error"):
         return f"'{dotted}': {wanted}{more}" if dotted else f"{wanted}{more}"
     return f"'{dotted}' is {shown(first['input'])}: {wanted}{more}"
+
+
+def _rank(problem: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Least for what explains the others: a mistyped key what is missing, a table's wrong entry that it is no word."""
+    no_word = problem["type"] == "literal_error" and isinstance(problem["input"], dict)
+    return problem["type"] != "extra_forbidden", no_word
 
 
 def _path(location: tuple[int | str, ...], content: Mapping[str, Any], *, missing: bool) -> list[int | str]:

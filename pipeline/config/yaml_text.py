@@ -113,12 +113,13 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"{self.what}, line {line}: a list or mapping is no key; give a word")
             name: Any = "<<" if key.tag == "tag:yaml.org,2002:merge" else self.construct_object(key)
-            if name in lines:
+            spellings = {name, str(name)}  # 1 and 1.0 are the same key, and 7 and "7" the same id
+            if twice := spellings & lines.keys():
                 raise UserError(
                     f"{self.what}, line {line}: the key {one_line(ValueError(str(name)), 80)!r} stands in line"
-                    f" {lines[name]} already; keep one of them"
+                    f" {lines[twice.pop()]} already; keep one of them"
                 )
-            lines[name] = line
+            lines.update(dict.fromkeys(spellings, line))
         return node
 
     def construct_text(self, node: Any) -> str:

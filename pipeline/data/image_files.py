@@ -46,6 +46,7 @@ def read_image(path: Path) -> np.ndarray:
     with _opened(path) as image:
         if image.mode not in _PHOTOGRAPH_MODES or _bits(path, image) > 8:
             raise _refused(path, image, "a photograph of 8 bits per channel, gray or RGB")
+        _check_bitmap(path, image, _bits(path, image))
         image.load()
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     if pixels.shape[:2] != image_size(path):  # a PNG may tell it behind the pixels, where no header is looked for
@@ -66,6 +67,7 @@ def open_label(path: Path) -> Image.Image:
         if image.mode not in _LABEL_MODES:
             raise _refused(path, image, "a label map of one channel and at most 8 bits, gray or palette, of ids")
         bits = _bits(path, image)
+        _check_bitmap(path, image, bits)
         image.load()
         if image.mode == "L" and bits < 8:  # which Pillow has stretched to 0..255
             return image.point([value * (2**bits - 1) // 255 for value in range(256)])
@@ -94,9 +96,21 @@ def _bits(path: Path, image: Image.Image) -> int:
     if image.format == "PNG":
         with path.open("rb") as file:
             return file.read(25)[24]  # signature, length, "IHDR", width, height, bit depth
+    if image.format == "BMP" and image.mode == "L":
+        with path.open("rb") as file:
+            header = file.read(30)
+        # The file's header is followed by the picture's, which begins with its own length: 12 in OS/2's.
+        return int.from_bytes(header[24:26] if header[14] == 12 else header[28:30], "little")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
     return 8
+
+
+def _check_bitmap(path: Path, image: Image.Image, bits: int) -> None:
+    """UserError for a bitmap of 2 or 4 bits with a palette of grays 0, 1, 2, ...: Pillow takes each byte of it for one
+    px of 8 bits, and gives a wrong picture without a word."""
+    if image.format == "BMP" and image.mode == "L" and bits != 8:
+        raise UserError(f"{path}: cannot be read, a bitmap of {bits} bits with a gray palette: save it as PNG")
 
 
 def _refused(path: Path, image: Image.Image, wanted: str) -> UserError:

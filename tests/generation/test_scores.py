@@ -55,6 +55,14 @@ def truth(data_set: Path, config: AlignmentConfig) -> np.ndarray:
     return np.array(scores, np.float32)
 
 
+@pytest.mark.parametrize("odd", ["a::b", "set [v2]", "** ?", "file:", "100%41"])
+def test_shards_are_written_where_the_path_says(tmp_path: Path, odd: str) -> None:
+    """Cases 05 and F08, when written: below `a::b` datasets wrote to a file `a` beside the store, and nothing there."""
+    folder = write_data_set(tmp_path / odd)
+    assert [path.name for path in tmp_path.iterdir()] == [odd]
+    assert len(list((folder / "data").iterdir())) == 3
+
+
 @pytest.mark.parametrize("radius", [0, 1, 4])
 def test_scores_are_those_of_each_image(tmp_path: Path, radius: int) -> None:
     data_set, config = write_data_set(tmp_path / "set"), AlignmentConfig(radius=radius)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.base import merged
 from pipeline.config.experiment import MOVED, ExperimentConfig, load_config
 from pipeline.config.yaml_text import MOST_BYTES, MOST_DEPTH, parse_yaml
 from pipeline.errors import UserError
@@ -54,6 +55,7 @@ def file(folder: Path, text: str, name: str = "mine.yaml") -> Path:
         ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a\n", "<<", (4, 3)),
         ("? 'training'\n: {}\n\"training\": {}\n", "training", (3, 1)),
         ("generation:\n  counts: {0x10: 1, 16: 2}\n", "16", (2, 2)),
+        ("data:\n  source:\n    ids:\n      7: 0\n      '7': 8\n", "7", (5, 4)),  # case 10, hidden: 7 is 7
     ],
 )
 def test_the_same_key_twice_is_named_with_its_line(tmp_path: Path, text: str, key: str, lines: tuple[int, int]) -> None:
@@ -66,6 +68,20 @@ def test_the_same_key_twice_is_named_with_its_line(tmp_path: Path, text: str, ke
 
 def test_the_same_key_twice_in_an_override(tmp_path: Path) -> None:
     assert "the key 'x' stands in line 1 already" in fails(file(tmp_path, ""), "training={x: 1, x: 2}")
+
+
+def test_an_override_of_a_number_that_is_a_key_replaces_it() -> None:
+    assert merged({"ids": {7: 0, 8: 1}}, {"ids": {"7": 3}}) == {"ids": {7: 3, 8: 1}}
+
+
+@pytest.mark.parametrize("place", ["training.iterations", "training.scale", "generation.guidance"])
+def test_yes_is_no_number(place: str) -> None:
+    """`iterations: yes` trained for one iteration."""
+    assert "true or false (or yes, no, on, off): wanted a number" in fails(Path("toy"), f"{place}=yes")
+
+
+def test_a_folder_that_is_left_empty() -> None:
+    assert "'machine.store': empty: wanted a file or folder" in fails(Path("toy"), "machine.store=")
 
 
 def test_a_merged_mapping_may_be_changed() -> None:

@@ -148,6 +148,13 @@ def test_a_store_that_cannot_be_written_to(tmp_path: Path) -> None:
         TemporaryServer(tmp_path / "file" / "prefect").start()
 
 
+def test_a_folder_whose_name_would_be_cut_at_its_question_mark(tmp_path: Path) -> None:
+    """Prefect's database would lie beside the store, at the name up to the ?."""
+    with pytest.raises(UserError, match=r"what follows a \? for options: set machine.store"):
+        TemporaryServer(tmp_path / "store?x" / "prefect").start()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_server_outlives_the_thread_that_started_it_and_not_its_process(tmp_path: Path) -> None:
     """F05: a SIGKILL of `flexseg run` left its server listening for ever."""
     (tmp_path / "stand_in.py").write_text(STAND_IN.replace("{root!r}", repr(str(ROOT))))

@@ -52,9 +52,13 @@ def test_names_that_are_taken(name: str) -> None:
         ({0: 40}, r"maps to \[40\], wanted train ids 0 to 18"),
         ({0: 19, 1: -1}, r"maps to \[-1, 19\]"),
         ({-1: 255, 255: 3}, "-1 and 255 are the same stored value"),
+        ({True: 8}, "holds True: wanted a table from whole numbers"),
+        ({1: True}, "holds True: wanted a table from whole numbers"),
+        ({7: 0, " 7": 8}, "holds ' 7': wanted a table"),
+        ({10: 0, "1_0": 8}, "holds '1_0': wanted a table"),
     ],
 )
-def test_id_tables(ids: dict[int, int], reason: str) -> None:
+def test_id_tables(ids: dict[object, int], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         dataset(ids=ids)
     assert dataset(ids={-1: 255, 0: 18, 255: 255}).ids == {-1: 255, 0: 18, 255: 255}

@@ -112,6 +112,23 @@ def test_two_colors_in_a_bitmap(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_label_map(tmp_path / "a.bmp", TRAIN_IDS), label)
 
 
+@pytest.mark.parametrize("step", [1, 17])
+def test_a_bitmap_of_four_bits_is_read_as_stored_or_refused(tmp_path: Path, step: int) -> None:
+    """Pillow takes two px of it for one where its palette is gray 0, 1, 2, ...: 1 and 35 instead of 0 and 1."""
+    palette = b"".join(bytes([step * value] * 3 + [0]) for value in range(16))
+    pixels = bytes.fromhex("01234567") + bytes.fromhex("89abcdef")
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 2, 1, 4, 0, len(pixels), 0, 0, 16, 0)
+    start = 14 + len(header) + len(palette)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(struct.pack("<2sIII", b"BM", start + len(pixels), 0, start) + header + palette + pixels)
+    if step == 17:
+        np.testing.assert_array_equal(load_label_map(path, TRAIN_IDS), [range(8, 16), range(8)])
+        return
+    for read in (open_label, read_image):
+        with pytest.raises(UserError, match=r"a.bmp: cannot be read, a bitmap of 4 bits with a gray palette: save"):
+            read(path)
+
+
 @pytest.mark.parametrize(
     ("name", "pixels", "options", "reason"),
     [
