@@ -1,7 +1,9 @@
 """A whole small experiment's results, made in seconds: toy town scenes, and true labels spoiled as predictions."""
 
+import fcntl
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +103,17 @@ def _small_pictures() -> Iterator[None]:
         yield
 
 
+def built_once(content: ReportContent, factory: pytest.TempPathFactory, name: str) -> Path:
+    """The folder of a report, which the first of pytest's processes builds for all: it takes 10 s of CPU."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with (root / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / name / "index.html").is_file():  # which is written last
+            build_report(content, root / name)
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
     """Three methods, three seeds, five toy targets, a generated data set."""
@@ -129,9 +142,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
 @pytest.fixture(scope="session")
 def report(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the report on `content`."""
-    folder = tmp_path_factory.mktemp("report")
-    build_report(content, folder)
-    return folder
+    return built_once(content, tmp_path_factory, "report")
 
 
 @pytest.fixture(scope="session")
@@ -172,6 +183,4 @@ def confident(predict: Predict) -> Predict:
 @pytest.fixture(scope="session")
 def crowded_report(crowded: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the report on `crowded`."""
-    folder = tmp_path_factory.mktemp("crowded_report")
-    build_report(crowded, folder)
-    return folder
+    return built_once(crowded, tmp_path_factory, "crowded_report")

@@ -42,6 +42,13 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with fewer pixels: encoding those of a page takes longer than all that is tested about them."""
+    monkeypatch.setattr("evaluation.figures.PNG_DPI", 60)
+    monkeypatch.setattr("evaluation.gallery.PICTURE_PX", 256)
+
+
 @pytest.fixture
 def config(write_config: Callable[..., Path], tiny_weights: Path) -> Path:
     """The miniature with a generator that really generates."""

@@ -22,11 +22,11 @@ LINE = "flexseg: interrupted; what was finished is kept, the same command contin
 
 SCRIPT = """
 import signal, time
-from prefect.exceptions import TerminationSignal
 from flows import interrupts
 
 interrupts.listen()
 if {prefect}:
+    from prefect.exceptions import TerminationSignal  # takes seconds
     def handler(number, frame):
         raise TerminationSignal(signal=number)
     signal.signal(signal.SIGTERM, handler)

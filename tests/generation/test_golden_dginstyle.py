@@ -105,6 +105,7 @@ def test_golden_fused_one_window_at_a_time(released: Golden) -> None:
     assert_equal(released.second_pass(released.windows, window_batch=1), released.tensors["out_fused"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # 4096 x 4096 attention, nine windows, one thread
 def test_golden_fused_with_kept_components(released: Golden) -> None:
     kept = released.kept
