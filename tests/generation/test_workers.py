@@ -60,22 +60,12 @@ if __name__ == "__main__":
     ArtifactStore(Path(root)).get_or_build(Stage("generated", 1), settings, {}, build)
 """
 
-# The real one imports every detector there is, which takes longer than all painting here.
-QUICK_DETECTOR = """
-import numpy as np
-
-class CannyDetector:
-    def __call__(self, image, **options):
-        return np.where(image > 128, 255, 0).astype(np.uint8)
-"""
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)  # 12 starts of torch and diffusers: minutes each on a busy machine
 def test_killed_at_20_random_moments_and_resumed(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
     """Ten times one of two painting processes is killed and, a moment later, the whole process group."""
     settings = tiny_generation(tiny_weights, counts={"sunny": 120, "night": 120}, steps=8, shard_size=4)
-    (tmp_path / "controlnet_aux.py").write_text(QUICK_DETECTOR)  # beside job.py, so it is found first
     job = tmp_path / "job.pickle"
     job.write_bytes(pickle.dumps((settings, plan(settings, scenes), scenes)))
     run = partial(start, tmp_path / "job.py", JOB, str(job))
