@@ -184,7 +184,7 @@ from prefect import flow
 from flows import tasks
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig
-from pipeline.errors import UserError
+from pipeline.errors import TryAgainError, UserError
 
 tasks.FIRST_DELAY_S = 0.1
 folder = Path(sys.argv[1])
@@ -200,14 +200,14 @@ def shaky(run: Run, error: type[Exception]) -> int:
 def story(error: str) -> int:
     machine = {"retries": 3, "store": str(folder)}
     run = Run(ExperimentConfig.model_validate({"name": "x", "machine": machine}))
-    return tasks.task(shaky)(run, {"os": OSError, "user": UserError}[error])
+    return tasks.task(shaky)(run, {"passing": TryAgainError, "user": UserError}[error])
 
 print("tries", story(sys.argv[2]))
 """
 
 
 def test_retries_help_where_they_can(tmp_path: Path, cluster: Cluster) -> None:
-    assert "tries 2" in run(cluster, "-c", RETRIED, str(tmp_path), "os")
+    assert "tries 2" in run(cluster, "-c", RETRIED, str(tmp_path), "passing")
     (tmp_path / "mistake").mkdir()
     with pytest.raises(AssertionError, match="UserError: not now"):
         run(cluster, "-c", RETRIED, str(tmp_path / "mistake"), "user")
