@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import unicodedata
 import uuid
 from collections.abc import Iterator
@@ -111,7 +112,13 @@ def check_output(path: Path, option: str) -> None:
         raise UserError(f"{option} {path} cannot be written ({one_line(error)}): name another place") from error
     if existing != path and not existing.is_dir():
         raise UserError(f"{option} {path} cannot be written, {existing} is a file: name another place")
-    if not os.access(existing, os.W_OK):
+    try:
+        writable = os.access(existing, os.W_OK)
+        if existing.is_dir():
+            tempfile.TemporaryFile(dir=existing).close()  # where the rights do not tell: /proc, a share, a full disk
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written ({error.strerror}): name another place") from error
+    if not writable:
         raise UserError(f"{option} {path} cannot be written, {existing} may not be written to: name another place")
     if len(os.fsencode(path.name)) > LONGEST_NAME - len(UNFINISHED) - 1:
         raise UserError(f"{option} {path} cannot be written, its name is too long: name another place")

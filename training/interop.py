@@ -85,6 +85,7 @@ def load_mmseg(
             f"checkpoint {path}: {other[0]} is {list(renamed[other[0]].shape)}, wanted"
             f" {list(expected[other[0]].shape)}; {len(other)} weights do not fit a DAFormer or HRDA network"
         )
+    _check_numbers(path, renamed)
     own = {name: weight.to(expected[name].dtype, copy=True).contiguous() for name, weight in renamed.items()}
     segmenter.load_state_dict(own, assign=True)
     return segmenter.eval()
@@ -93,12 +94,28 @@ def load_mmseg(
 def _chosen(weights: Mapping[str, torch.Tensor], *, teacher: bool, path: Path | str) -> Weights:
     """The network's own weights: student or teacher of domain adaptation, or all there are, without the prefixes of
     DataParallel, which wraps the whole model or what is in it."""
-    weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
+    plain = {name.removeprefix("module."): weight for name, weight in weights.items()}
+    if len(plain) < len(weights):
+        raise UserError(f"checkpoint {path} holds weights twice, with and without 'module.': keep one of the two")
+    weights = plain
     prefix = "ema_model." if teacher else "model."
     chosen = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
     if teacher and not chosen:
         raise UserError(f"checkpoint {path} holds no teacher (no names with 'ema_model.'): load it without")
     return {name.removeprefix("module."): weight for name, weight in (chosen or weights).items()}
+
+
+def _check_numbers(path: Path | str, weights: Weights) -> None:
+    """UserError where a weight is no finite number: of a training that diverged, or cut to whole numbers."""
+    wrong = [
+        name
+        for name, weight in weights.items()
+        if not name.endswith("num_batches_tracked") and not (weight.is_floating_point() and weight.isfinite().all())
+    ]
+    if wrong:
+        raise UserError(
+            f"checkpoint {path}: {wrong[0]} holds numbers that are not finite, or no floating-point numbers"
+        )
 
 
 def _without_styles(weights: Weights, path: Path | str) -> Weights:

@@ -1,6 +1,6 @@
 """The released DAFormer and HRDA: their checkpoints, loaded by `load_mmseg`, give their numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,26 @@ def test_golden_round_trip(golden: Path, tmp_path: Path, hrda: Segmenter) -> Non
         loaded = Segmenter.from_pretrained(tmp_path / name, strict=True).eval()
         with torch.inference_mode():
             assert torch.equal(loaded(image).logits, segmenter(image).logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weight: weight * torch.nan, "numbers that are not finite"),
+        (lambda weight: weight.to(torch.int64), "no floating-point numbers"),
+    ],
+)
+def test_golden_checkpoints_that_nobody_can_mean(
+    golden: Path, tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    weights = load_file(golden / "daformer_mmseg.safetensors")
+    name = "decode_head.conv_seg.weight"
+    save_file({**weights, name: change(weights[name])}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=said):
+        load_mmseg(tmp_path / "a.safetensors")
+    save_file({**weights, f"module.{name}": weights[name] + 1}, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match=r"holds weights twice, with and without 'module\.'"):
+        load_mmseg(tmp_path / "b.safetensors")
 
 
 def test_golden_wrong_checkpoints_are_one_line(golden: Path, tmp_path: Path) -> None:

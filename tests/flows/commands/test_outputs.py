@@ -44,6 +44,12 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_place_whose_rights_do_not_tell_that_nothing_can_be_made_there() -> None:
+    """Case 20: root may write to /proc, but nobody can make a file in it; so it is on many a network share."""
+    with pytest.raises(UserError, match=r"^--output /proc/1/new cannot be written \(.*\): name another place$"):
+        check_output(Path("/proc/1/new"), "--output")
+
+
 def test_a_folder_appears_at_once_and_is_continued(tmp_path: Path) -> None:
     """Case F13."""
     folder = tmp_path / "there/output"
