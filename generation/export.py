@@ -14,6 +14,7 @@ from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.pictures import png
 from pipeline.errors import UserError, one_line
 from pipeline.files import (
+    check_new_folder,
     check_output,
     file_stem,
     folder_written_whole,
@@ -57,6 +58,7 @@ def export(
     }  # fmt: skip
     if _is_there(target, record):
         return int(kept.sum())
+    check_new_folder(target, "--to")
     _begin(unfinished_folder(target), record)
     try:
         with folder_written_whole(target) as unfinished:

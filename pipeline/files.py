@@ -104,8 +104,12 @@ def unfinished_folder(folder: Path) -> Path:
 
 
 def check_output(path: Path, option: str) -> None:
-    """UserError, before long work, where nothing can be written at `path`, which the user gave by `option`."""
+    """UserError, before long work, where nothing can be written at `path`, which the user gave by `option`, or where it
+    lies in a finished artifact, which a further file would damage."""
     path = path.absolute()
+    for parent in path.parents:
+        if re.fullmatch("[0-9a-f]{16,64}", parent.name) and (parent / "manifest.json").is_file():
+            raise UserError(f"{option} {path} lies in the artifact {parent}, which never changes: name another place")
     try:
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
     except OSError as error:
@@ -125,8 +129,11 @@ def check_output(path: Path, option: str) -> None:
 
 
 def check_new_folder(path: Path, option: str) -> None:
-    """`check_output`, and UserError where `path` is there already and is no empty folder."""
+    """`check_output`, and UserError where `path` is there already and is no empty folder, or is one that no rename can
+    replace: the working folder, or where a disk is mounted."""
     check_output(path, option)
+    if path.is_mount() or path.absolute() == Path.cwd():
+        raise UserError(f"{option} {path.absolute()} is in use by the system; name a new folder in it, or elsewhere")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{option} {path} exists and is not an empty folder; name a new folder")
 

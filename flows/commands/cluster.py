@@ -29,9 +29,10 @@ def regenerate(
 
     with prefect_server(load(config, overrides).config.machine.store):
         from flows.regenerate import regenerate as flow
+        from flows.server.pages import command_for_all
 
         folders = flow(config, overrides, counts, classes)
-    print(f"To train on all of them: flexseg run {config} --set 'data.generated=[{', '.join(folders)}]'")
+    print(f"To train on all of them: {command_for_all(config, folders)}")
     print(folders[-1])
 
 
@@ -93,11 +94,16 @@ def deploy(
 
 
 def _pairs(option: str, texts: list[str], number: type[int] | type[float]) -> dict[str, float]:
-    pairs = {}
+    pairs: dict[str, float] = {}
     for text in texts:
         name, _, value = text.partition("=")
         try:
-            pairs[name] = number(value)
+            found = number(value)
         except ValueError:
-            raise UserError(f"{option} {text}: wanted a name and a number, for instance night=200") from None
+            found = number(-1)
+        if not 0 <= found < float("inf"):  # neither is NaN
+            raise UserError(f"{option} {text}: wanted a name and a number from 0 on, for instance night=200")
+        if name in pairs:
+            raise UserError(f"{option} names {name!r} twice: give it once")
+        pairs[name] = found
     return pairs

@@ -22,6 +22,8 @@ def generate(
     ] = False,
 ) -> None:
     """Generate the stylized images of a config: a Hugging Face dataset folder (parquet with images and labels)."""
+    if join and output is not None:
+        raise UserError("--join paints what another command waits for, and copies nothing: leave out --output")
     if output is not None:
         check_new_folder(output, "--output")
     from flows import data_stages, stages

@@ -3,8 +3,10 @@
 A server that is away for a while must not end the work: what cannot be shown is left out.
 """
 
+import json
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
@@ -75,6 +77,12 @@ def _show_scores(report: Report) -> None:
     create_table_artifact(rows, "scores", f"{methods_title(report)}: {report.name}")
 
 
+def command_for_all(config: str, folders: Sequence[str]) -> str:
+    """The command that trains on all these data sets, whatever characters their paths have."""
+    listed = ", ".join(path if re.fullmatch(r"[\w./-]+", path) else json.dumps(path) for path in folders)
+    return shlex.join(["flexseg", "run", config, "--set", f"data.generated=[{listed}]"])
+
+
 def show_images(images: Artifact, folders: Sequence[str]) -> None:
     """After a regeneration: what is new, and how to train on all of it."""
     config = images.manifest.config
@@ -84,7 +92,7 @@ def show_images(images: Artifact, folders: Sequence[str]) -> None:
         if count
     ]
     _try(lambda: create_table_artifact(rows, "new-images", f"New images in `{images.folder}`"))
-    text = f"To train on all of them:\n\n```\nflexseg run CONFIG --set 'data.generated=[{', '.join(folders)}]'\n```"
+    text = f"To train on all of them:\n\n```\n{command_for_all('CONFIG', folders)}\n```"
     _try(lambda: create_markdown_artifact(text, "how-to-train", "The config's own images and all regenerations"))
 
 

@@ -40,7 +40,7 @@ def read_config(name_or_path: str | Path, above: tuple[Path, ...] = ()) -> dict[
 def parse_override(override: str) -> dict[str, Any]:
     """The mapping that `section.key=value` stands for."""
     path, equals, text = override.partition("=")
-    what = f"--set {one_line(ValueError(override), 200)}"
+    what = f"--set {_typed(override)}"
     if not equals or not all(path.split(".")):
         raise UserError(f"{what}: wanted section.key=value, for instance --set training.iterations=100")
     value = parse_yaml(text, what)
@@ -55,6 +55,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _typed(word: object) -> str:
+    """A word of the command line in an error."""
+    return one_line(ValueError(str(word) or "''"))
+
+
 def _locate(name_or_path: str | Path) -> Path:
     preset = PRESETS / f"{name_or_path}.yaml"
     if "/" not in str(name_or_path) and _is_file(preset):
@@ -64,8 +69,7 @@ def _locate(name_or_path: str | Path) -> Path:
         path = name_or_path.folder / path
     if not _is_file(path):
         raise UserError(
-            f"config {one_line(ValueError(str(name_or_path)))} not found: wanted a YAML file or one of the presets"
-            f" {', '.join(presets())}"
+            f"config {_typed(name_or_path)} not found: wanted a YAML file or one of the presets {', '.join(presets())}"
         )
     return path.absolute()
 
