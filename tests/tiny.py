@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionControlNetPipeline
+from PIL import Image
 
 from generation.networks import (
     build_controlnet,
@@ -13,8 +15,10 @@ from generation.networks import (
     build_unet,
     build_vae,
 )
+from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
-from pipeline.config.weights import PriorTraining, VaeTraining
+from pipeline.config.weights import PriorTraining, VaeTraining, WeightsConfig
+from pipeline.data.datasets import Scene, find_scenes
 from pipeline.data.labels import CLASS_NAMES
 
 PROMPT_WORDS = "A city street scene with, in weather. snowy rainy sunny foggy night"
@@ -45,6 +49,37 @@ def write_tiny_generator(folder: Path) -> Path:
             requires_safety_checker=False,
         ).save_pretrained(folder)
     return folder
+
+
+def tiny_weights_training(**training: object) -> WeightsConfig:
+    """All trainings of a generator from nothing, `training` each, of the smallest networks on six small pictures."""
+    fit = {"batch_size": 2, "learning_rate": 1e-3, "warmup": 1, "ema": 0.5, **training}
+    return WeightsConfig.model_validate(
+        {
+            "crop": (16, 32),
+            "scratch": {
+                "size": (32, 64),
+                "prior_images": 3,
+                "source_images": 3,
+                "vae": {**fit, "channels": (8, 8, 8), "crop": 16, "latent_channels": 4},
+                "prior": {**fit, "channels": (8, 8, 16), "text_width": 16, "text_layers": 1},
+            },
+            "source": fit,
+            "controlnet": fit,
+        }
+    )
+
+
+def write_maps(folder: Path) -> list[Scene]:
+    """Six road-and-sky maps; only the last one holds a train (16), 20x20 px in its lower right corner."""
+    folder.mkdir()
+    for k in range(6):
+        label = np.full((64, 128), 10, np.uint8)
+        label[32:] = 0
+        if k == 5:
+            label[44:, 108:] = 16
+        Image.fromarray(label).save(folder / f"{k}.png")
+    return find_scenes(Dataset(name="maps", root=folder, layout="globs", labels="*.png", ids="train"))
 
 
 def tiny_generation(weights: Path, **changes: object) -> GenerationConfig:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.work.units import WORK
-from tests.tiny import tiny_generation
+from tests.tiny import tiny_generation, write_maps
 from tests.tracks import interrupted_after
 
 MACHINE = Machine(device="cpu", workers=1)
@@ -35,13 +36,21 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set that an undisturbed call gives on `scenes`. Nobody changes it."""
+    folder = tmp_path_factory.mktemp("whole")
+    settings, scenes = tiny_generation(tiny_weights), write_maps(folder / "maps")
+    generate(settings, plan(settings, scenes), scenes, folder / "set", machine=MACHINE)
+    return folder / "set"
+
+
+def test_a_data_set_that_others_can_open(tiny_weights: Path, whole: Path, scenes: list[Scene], tmp_path: Path) -> None:
     settings = tiny_generation(tiny_weights)
     requests = plan(settings, scenes)
-    generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
-    rows = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
+    rows = load_dataset(str(whole), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == 5
-    planned = [json.loads(line) for line in (tmp_path / "set/plan.jsonl").read_text().splitlines()]
+    planned = [json.loads(line) for line in (whole / "plan.jsonl").read_text().splitlines()]
     assert planned == [asdict(request) for request in requests]
     for row, request in zip(rows, requests, strict=True):
         assert (row["image"].size, row["image"].mode) == ((64, 32), "RGB")
@@ -50,7 +59,7 @@ def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene]
         cropped = label[box.top : box.top + box.height, box.left : box.left + box.width]
         np.testing.assert_array_equal(np.asarray(row["label"]), cropped)
         assert (row["prompt"], row["condition"], row["seed"]) == (request.prompt, request.condition, request.seed)
-    card = (tmp_path / "set/README.md").read_text()
+    card = (whole / "README.md").read_text()
     assert "lignment" not in card
     for count, name in ((3, "sunny"), (2, "night")):
         assert f"| {name} | {count} |" in card
@@ -59,11 +68,11 @@ def test_a_data_set_that_others_can_open(tiny_weights: Path, scenes: list[Scene]
     }
 
 
-def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes: list[Scene], tmp_path: Path) -> None:
+def test_an_interrupted_set_resumes_to_the_same_bytes(
+    tiny_weights: Path, whole: Path, scenes: list[Scene], tmp_path: Path
+) -> None:
     settings = tiny_generation(tiny_weights)
     requests = plan(settings, scenes)
-    generate(settings, requests, scenes, tmp_path / "whole", machine=MACHINE)
-
     with pytest.raises(KeyboardInterrupt):
         generate(settings, requests, scenes, tmp_path / "resumed", machine=MACHINE, progress=interrupted_after(2))
     first = tmp_path / "resumed/data/train-00000-of-00003.parquet"
@@ -71,17 +80,16 @@ def test_an_interrupted_set_resumes_to_the_same_bytes(tiny_weights: Path, scenes
     assert [p.name for p in first.parent.iterdir()] == [first.name]
     generate(settings, requests, scenes, tmp_path / "resumed", machine=MACHINE)
     assert first.stat().st_mtime_ns == made
-    assert digests(tmp_path / "resumed") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "resumed") == digests(whole)
 
 
 def test_damaged_shards_of_an_interrupted_set_are_painted_again(
-    tiny_weights: Path, scenes: list[Scene], tmp_path: Path
+    tiny_weights: Path, whole: Path, scenes: list[Scene], tmp_path: Path
 ) -> None:
     """Case F07: a flipped bit and two swapped shards became the finished data set; a cut one ended every try."""
     settings = tiny_generation(tiny_weights)
     requests = plan(settings, scenes)
-    generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
-    whole = digests(tmp_path / "set")
+    shutil.copytree(whole, tmp_path / "set")
     first, second, third = sorted((tmp_path / "set/data").iterdir())
     data, other, made = first.read_bytes(), second.read_bytes(), third.stat().st_mtime_ns
     damages = [(bytes([*data[:200], data[200] ^ 4, *data[201:]]), other), (data[:-7], b""), (other, data)]
@@ -89,21 +97,20 @@ def test_damaged_shards_of_an_interrupted_set_are_painted_again(
         first.write_bytes(damaged)
         second.write_bytes(also)
         generate(settings, requests, scenes, tmp_path / "set", machine=MACHINE)
-        assert digests(tmp_path / "set") == whole and third.stat().st_mtime_ns == made
+        assert digests(tmp_path / "set") == digests(whole) and third.stat().st_mtime_ns == made
 
 
 def test_joining_paints_what_is_left_and_leaves_the_rest_to_the_other_call(
-    tiny_weights: Path, scenes: list[Scene], tmp_path: Path
+    tiny_weights: Path, whole: Path, scenes: list[Scene], tmp_path: Path
 ) -> None:
     settings = tiny_generation(tiny_weights)
     requests = plan(settings, scenes)
-    generate(settings, requests, scenes, tmp_path / "whole", machine=MACHINE)
     (tmp_path / "joined" / WORK).mkdir(parents=True)
     (tmp_path / "joined/plan.jsonl").write_text(plan_text(requests))
     join(settings, scenes, tmp_path / "joined", machine=MACHINE)
     assert {path.name for path in (tmp_path / "joined").iterdir()} == {WORK, "data", "plan.jsonl"}
     generate(settings, requests, scenes, tmp_path / "joined", machine=MACHINE)
-    assert digests(tmp_path / "joined") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "joined") == digests(whole)
     with pytest.raises(UserError, match="nothing to join"):
         join(settings, scenes, tmp_path / "nowhere", machine=MACHINE)
 

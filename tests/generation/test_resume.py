@@ -22,28 +22,15 @@ from generation.weights.loop import CHECKPOINT, MicroBatch, train_network
 from generation.weights.output import publish, published
 from generation.weights.train import train_from_scratch
 from pipeline.config.machine import Machine
-from pipeline.config.weights import NetworkTraining, WeightsConfig
+from pipeline.config.weights import NetworkTraining
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
 from pipeline.store.manifest import canonical_digest, file_table
+from tests.tiny import tiny_weights_training
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine(device="cpu")
-STEPS = {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "warmup": 1, "ema": 0.5, "checkpoint_every": 1}
-TINY = WeightsConfig.model_validate(
-    {
-        "crop": (16, 32),
-        "scratch": {
-            "size": (32, 64),
-            "prior_images": 3,
-            "source_images": 3,
-            "vae": {**STEPS, "channels": (8, 8, 8), "crop": 16, "latent_channels": 4},
-            "prior": {**STEPS, "channels": (8, 8, 16), "text_width": 16, "text_layers": 1},
-        },
-        "source": STEPS,
-        "controlnet": STEPS,
-    }
-)
+TINY = tiny_weights_training(steps=3, checkpoint_every=1)
 SIX = NetworkTraining(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, ema=0.9, checkpoint_every=2)
 
 

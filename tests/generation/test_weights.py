@@ -28,24 +28,9 @@ from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.toytown import WEATHERS
+from tests.tiny import tiny_weights_training
 
-FIT = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup": 1, "ema": 0.5}
-CONFIG = WeightsConfig.model_validate(
-    {
-        "crop": (16, 32),
-        "scratch": {
-            "size": (32, 64),
-            "prior_images": 3,
-            "source_images": 3,
-            "vae": {**FIT, "channels": (8, 8, 8), "crop": 16, "latent_channels": 4},
-            "prior": {**FIT, "channels": (8, 8, 16), "text_width": 16, "text_layers": 1},
-        },
-        "source": FIT,
-        "controlnet": FIT,
-    }
-)
-
-
+CONFIG = tiny_weights_training(steps=2)
 CPU = Machine(device="cpu")
 
 
@@ -254,6 +239,6 @@ def test_weights_sections_that_say_too_much_or_too_little() -> None:
     with pytest.raises(ValueError, match="give one of 'prior_from' .* and 'scratch'"):
         wrong(scratch=None)
     with pytest.raises(ValueError, match="leave out 'height'"):
-        wrong(source={**FIT, "height": 32})
+        wrong(source={**CONFIG.controlnet.model_dump(), "height": 32})
     with pytest.raises(ValueError, match="batch_size 3 does not divide into 2 equal parts"):
-        wrong(controlnet={**FIT, "batch_size": 3, "accumulation": 2})
+        wrong(controlnet={**CONFIG.controlnet.model_dump(), "batch_size": 3, "accumulation": 2})

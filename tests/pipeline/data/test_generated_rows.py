@@ -50,12 +50,7 @@ def write(folder: Path, name: str = "train-0.parquet", count: int = 2, **columns
 def refusal(folder: Path) -> str:
     """The one line with which reading the whole data set ends."""
     with pytest.raises(UserError) as error:
-        data = GeneratedDataSet(folder)
-        data.sources()
-        if data.has_alignment:
-            data.alignments()
-        for row in data.rows():
-            data.decoded(row)
+        _read_all(folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
     return str(error.value)
 

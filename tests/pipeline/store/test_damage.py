@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from flows.cli import app
-from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
 from pipeline.store.building import ATTEMPTS
 from pipeline.store.manifest import parse_manifest, read_manifest, sealed, verify_artifact
 from pipeline.store.records import DamagedError
 from tests.artifact_manifests import manifest_of
+from tests.stores import cache, one_line
 
 STAGE = Stage("made", 1)
 FILE = {"sha256": "ab" * 32, "size": 5}
@@ -34,19 +32,6 @@ def never(folder: Path) -> None:
 @pytest.fixture
 def artifact(tmp_path: Path) -> Artifact:
     return ArtifactStore(tmp_path).get_or_build(STAGE, {"name": "run"}, {}, write)
-
-
-def one_line(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as error:
-        act()
-    assert str(error.value).isprintable() and len(str(error.value)) < 1000
-    return str(error.value)
-
-
-def cache(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["cache", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def without(name: str) -> dict[str, Any]:

@@ -1,16 +1,13 @@
 """Places that cannot be a store, or stop being one: one line, at once."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from flows.cli import app
-from pipeline.errors import UserError
 from pipeline.store.artifacts import ArtifactStore, Stage
 from pipeline.store.building import ATTEMPTS
+from tests.stores import cache, one_line
 
 STAGE = Stage("made", 1)
 
@@ -18,19 +15,6 @@ STAGE = Stage("made", 1)
 def write(folder: Path) -> None:
     (folder / "sub").mkdir(exist_ok=True)
     (folder / "sub" / "file.txt").write_text("hello")
-
-
-def one_line(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as error:
-        act()
-    assert str(error.value).isprintable() and len(str(error.value)) < 1000
-    return str(error.value)
-
-
-def cache(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["cache", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def in_the_way(path: Path, kind: str) -> None:
