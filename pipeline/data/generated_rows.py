@@ -167,8 +167,10 @@ def row_name(folder: Path, number: int) -> str:
 
 def _image(content: bytes, where: str) -> np.ndarray:
     with _picture(content, PICTURE_FORMATS, where) as picture:
-        if picture.mode not in ("RGB", "RGBA", "L", "LA", "P"):
-            raise UserError(f"{where} has Pillow's mode {picture.mode!r}: wanted 8-bit color or gray")
+        deep = picture.format == "PNG" and content[24] > 8  # of 16-bit colors Pillow keeps a half without a word
+        if deep or picture.mode not in ("RGB", "RGBA", "L", "LA", "P"):
+            depth = " of 16 bits" if deep else ""
+            raise UserError(f"{where} has Pillow's mode {picture.mode!r}{depth}: wanted 8-bit color or gray")
         return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
 
 

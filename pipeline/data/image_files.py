@@ -95,7 +95,10 @@ def _bits(path: Path, image: Image.Image) -> int:
     """Bits per channel as the file stores them, which Pillow's mode does not tell."""
     if image.format == "PNG":
         with path.open("rb") as file:
-            return file.read(25)[24]  # signature, length, "IHDR", width, height, bit depth
+            header = file.read(25)  # signature, length, "IHDR", width, height, bit depth
+        if header[12:16] != b"IHDR":
+            raise UserError(f"{path}: a PNG file that does not begin with its IHDR chunk: save the image again")
+        return header[24]
     if image.format == "BMP" and image.mode == "L":
         with path.open("rb") as file:
             header = file.read(30)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +32,8 @@ def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: Any)
     return buffer.getvalue()
 
 
+DEEP = cv2.imencode(".png", np.full((8, 12, 3), 40_000, np.uint16))[1].tobytes()
+"""16 bits per color, which Pillow cannot write."""
 GRAY, IDS = encoded(np.full((8, 12, 3), 7, np.uint8)), encoded(LABEL)
 
 
@@ -144,6 +147,7 @@ def _bomb() -> bytes:
         ("image", GRAY[:50], "cannot be decoded"),
         ("image", _bomb(), "wanted at most"),
         ("image", encoded(np.zeros((8, 12), np.uint16)), "wanted 8-bit color or gray"),
+        ("image", DEEP, "mode 'RGB' of 16 bits: wanted 8-bit color or gray"),
         ("image", encoded(np.zeros((9, 12, 3), np.uint8)), "wanted equal sizes"),
         ("label", encoded(LABEL, "JPEG"), "is no PNG file"),
         ("label", encoded(LABEL.astype(np.uint16)), "no PNG of 8-bit gray or palette"),

@@ -112,6 +112,15 @@ def test_two_colors_in_a_bitmap(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_label_map(tmp_path / "a.bmp", TRAIN_IDS), label)
 
 
+def test_a_png_that_hides_its_bit_depth_is_refused(tmp_path: Path) -> None:
+    """Phones' tools put a chunk before the header; Pillow does not mind, but the depth stands elsewhere then."""
+    whole = png(tmp_path / "a.png", [bytes([0x01]), bytes([0x23])], (2, 2), 4, 0).read_bytes()
+    other = struct.pack(">I4sI", 0, b"teXt", zlib.crc32(b"teXt"))
+    (tmp_path / "a.png").write_bytes(whole[:8] + other + whole[8:])
+    with pytest.raises(UserError, match=r"a.png: .*(IHDR chunk|cannot be read as an image)"):
+        open_label(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("step", [1, 17])
 def test_a_bitmap_of_four_bits_is_read_as_stored_or_refused(tmp_path: Path, step: int) -> None:
     """Pillow takes two px of it for one where its palette is gray 0, 1, 2, ...: 1 and 35 instead of 0 and 1."""
