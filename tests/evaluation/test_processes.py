@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(scenes: Sequence[Sce
         machine, folder = Machine(device="cpu", workers=number), tmp_path / str(number)
         domains = {"fog": scenes, "rain": [replace(scene, id=f"rain{scene.id}") for scene in scenes[:5]]}
         evaluate(load_small, domains, EvaluationConfig(), folder, machine=machine, progress=counting(ticks))
+        shutil.rmtree(folder / WORK)  # as the store does
     assert len(ticks) == 3 * 26
     assert file_table(tmp_path / "1") == file_table(tmp_path / "2") == file_table(tmp_path / "3")
 
@@ -131,4 +133,6 @@ def test_killed_in_the_middle_of_a_domain_and_resumed(scenes: Sequence[Scene], t
     assert 2 <= len(finished) < 6
     last = run()
     assert last.communicate(timeout=120)[1] == "" and last.returncode == 0
+    for result in (whole, folder):
+        shutil.rmtree(result / WORK)  # as the store does
     assert file_table(folder) == file_table(whole)

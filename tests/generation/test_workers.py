@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import shutil
 import signal
 import time
 from functools import partial
@@ -40,6 +41,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
     for number in (1, 2, 3):
         machine = Machine(device="cpu", workers=number)
         generate(settings, requests, scenes, tmp_path / str(number), machine=machine, progress=counting(ticks))
+        shutil.rmtree(tmp_path / str(number) / WORK)  # as the store does
         tables.append(file_table(tmp_path / str(number)))
     assert tables[0] == tables[1] == tables[2] and len(tables[0]) == 6 + 3  # shards; plan, card and picture
     assert len(ticks) == 3 * 11
