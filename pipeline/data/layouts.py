@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pipeline.data.labels import CITYSCAPES_IDS, MAPILLARY_IDS, TRAIN_IDS
 from pipeline.data.trees import check_name, files_below
+from pipeline.errors import UserError
 
 Ids = Mapping[int, int]
 
@@ -89,14 +90,18 @@ def tops(name: str, split: str) -> tuple[str, str]:
 
 
 def find(name: str, root: Path, split: str) -> Files:
-    """Every image of a split below `root` with its label, in no order. Ends of names fit without regard to case."""
+    """Every image of a split below `root` with its label, in no order. Ends of names fit without regard to case;
+    UserError where two labels of an image differ in nothing else."""
     layout = LAYOUTS[name]
     image_top, label_top = (root / top for top in tops(name, split))
     by_stem: dict[tuple[PurePosixPath, str], dict[str, Path]] = {}
     for folders, file in _files(name, label_top, split):
         end = next((end for end, _ in layout.labels if _ends(file, end)), None)
         if end is not None:
-            by_stem.setdefault((folders, file[: -len(end)]), {})[end] = label_top / folders / file
+            there, label = by_stem.setdefault((folders, file[: -len(end)]), {}), label_top / folders / file
+            if end in there:
+                raise UserError(f"{there[end]} and {label} have the same name but for capitals: remove one")
+            there[end] = label
     images, used = [], set()
     for folders, file in _files(name, image_top, split):
         if not _ends(file, layout.image_end):

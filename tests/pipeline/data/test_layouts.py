@@ -49,6 +49,14 @@ def test_mapillary(tmp_path: Path) -> None:
         class_pixels(found(tmp_path, "mapillary"))
 
 
+def test_two_labels_whose_names_differ_in_capitals_are_refused(tmp_path: Path) -> None:
+    """The last one counted, without a word."""
+    pair(tmp_path, "validation/images/a.jpg", "validation/labels/a.png", 24)
+    Image.new("L", (6, 4), 29).save(tmp_path / "validation/labels/a.PNG")
+    with pytest.raises(UserError, match=r"labels/a.PNG and .*labels/a.png have the same name but for capitals"):
+        found(tmp_path, "mapillary")
+
+
 def test_acdc_by_condition(tmp_path: Path) -> None:
     for condition in ("fog", "night", "rain", "snow"):
         for split in ("train", "val"):
