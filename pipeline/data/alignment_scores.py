@@ -5,13 +5,15 @@ They are a stage of their own, so that another detector or radius repaints nothi
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.dataset
-import pyarrow.parquet
 
 from pipeline.data.generated_rows import GeneratedDataSet, data_files
 from pipeline.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 SCORES = "alignment.parquet"
 """The file of an `alignment` artifact: a row per image, in the order of the data set's rows."""
@@ -29,12 +31,14 @@ def read_scores(data_set: Path, scored: Path | None = None) -> dict[str, np.ndar
     `scored`: the folder of the data set's `alignment` artifact; without one the data set's own columns are read. Empty
     where it has none. UserError where both do not have equally many rows.
     """
+    from pyarrow.parquet import read_table
+
     images = _images(data_set)
     if scored is None:
         names = [name for name in SCORE_COLUMNS if name in images.schema.names]
         table = images.to_table(columns=names)
     else:
-        table = pyarrow.parquet.read_table(scored / SCORES, columns=list(SCORE_COLUMNS))
+        table = read_table(scored / SCORES, columns=list(SCORE_COLUMNS))
         if table.num_rows != (count := images.count_rows()):
             raise UserError(
                 f"{scored / SCORES} has scores of {table.num_rows} images, but {data_set} holds {count}: delete the"
@@ -45,12 +49,18 @@ def read_scores(data_set: Path, scored: Path | None = None) -> dict[str, np.ndar
 
 def write_scores(scores: np.ndarray, path: Path) -> None:
     """Writes scores (N, 2): of each image and of its control, the boundaries moved to elsewhere."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
     columns = scores.astype(np.float32).T
-    pyarrow.parquet.write_table(pyarrow.table(dict(zip(SCORE_COLUMNS, columns, strict=True))), path)
+    write_table(pa.table(dict(zip(SCORE_COLUMNS, columns, strict=True))), path)
 
 
-def _images(data_set: Path) -> pyarrow.dataset.Dataset:
+def _images(data_set: Path) -> "Dataset":
+    from pyarrow import ArrowException
+    from pyarrow.dataset import dataset  # imports pandas
+
     try:
-        return pyarrow.dataset.dataset([str(shard) for shard in data_files(data_set)], format="parquet")
-    except (pyarrow.ArrowException, OSError) as error:
+        return dataset([str(shard) for shard in data_files(data_set)], format="parquet")
+    except (ArrowException, OSError) as error:
         raise UserError(f"{data_set} cannot be read ({one_line(error)}): get its files again") from error
