@@ -38,6 +38,13 @@ class _Constant(NamedTuple):
             return name[len(constant) :] if name.startswith(constant) else None
         return name[: len(name) - len(constant)] if name.endswith(constant) else None
 
+    def partner(self, image: str) -> str | None:
+        """The label's name that belongs to an image's; None if that has not its constant part."""
+        stem = self.stem(image, self.image)
+        if stem is None:
+            return None
+        return self.label + stem if self.front else stem + self.label
+
 
 def paired(images: Sequence[Match], labels: Sequence[Match]) -> Pairs:
     """Pairs in the order of the images. UserError where two files of one side have the same name."""
@@ -64,15 +71,27 @@ def _by_stem(matches: Sequence[Match], constant: _Constant, part: str) -> dict[s
 
 
 def _constant(images: Sequence[str], labels: Sequence[str]) -> _Constant | None:
-    """The constant parts that a sample of the images votes for; the shortest of those with the most votes."""
+    """The constant parts that a sample of the images votes for; the shortest of those with the most votes. UserError
+    where others have as many, and pair otherwise."""
     votes: Counter[_Constant] = Counter()
-    for image in images[:: max(1, len(images) // SAMPLED)]:
+    sample = images[:: max(1, len(images) // SAMPLED)]
+    for image in sample:
         votes.update({constant for label in labels for constant in _possible(image, label)})
     # What only one image votes for could be its own number: `img8left` does not belong to `img9left`.
     certain = [found for found in votes if votes[found] > 1 or not re.search(r"\d", found.image + found.label)]
     if not certain:
         return None
-    return max(certain, key=lambda found: (votes[found], -len(found.image) - len(found.label), found))
+    best = max(certain, key=lambda found: (votes[found], -len(found.image) - len(found.label), found))
+    there = set(labels)
+    for rival in (found for found in certain if votes[found] == votes[best]):
+        for image in sample:
+            pair = {label for label in (best.partner(image), rival.partner(image)) if label in there}
+            if len(pair) > 1:
+                raise UserError(
+                    f"{image!r} of 'images' could belong to {' and to '.join(map(repr, sorted(pair)))} of 'labels', and"
+                    " so could others: write what all of these names share into the patterns"
+                )
+    return best
 
 
 def _possible(image: str, label: str) -> list[_Constant]:

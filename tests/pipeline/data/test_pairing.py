@@ -88,6 +88,21 @@ def test_names_that_disagree_are_never_paired(tmp_path: Path, images: list[str],
         list_scenes(globs(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["a", "b"], ["a_labelIds", "a_labelTrainIds", "b_labelIds", "b_labelTrainIds"]),
+        (["cam_", "00-"], ["cam__mask", "cam_mask"]),
+        (["a"], ["x_a", "y_a"]),
+    ],
+)
+def test_two_labels_that_fit_equally_well_are_refused(tmp_path: Path, images: list[str], labels: list[str]) -> None:
+    """The shorter name counted, and of 2,000 random trees one was paired wrongly."""
+    touch(tmp_path, *(f"images/{name}.png" for name in images), *(f"labels/{name}.png" for name in labels))
+    with pytest.raises(UserError, match="could belong to .* and to .*: write what all of these names share into"):
+        list_scenes(globs(tmp_path))
+
+
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     touch(tmp_path, "images/1.png", "images/1.PNG", "labels/1.png")
     with pytest.raises(UserError, match=r"own: .*images/1.PNG and .*images/1.png have the same name"):
