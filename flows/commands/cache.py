@@ -22,40 +22,14 @@ LOCAL = Path("cache")
 
 def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
     """Print every artifact: stage, key, size, when it was made and how long that took, where it is, who builds it."""
-    from rich.console import Console
-    from rich.table import Table
+    from flows.commands.tables import entries_table, size_text
+    from flows.tables import console
 
-    from pipeline.work.progress import duration
-
-    places = _entries(*_places(store, remote, config))
-    table = Table()
-    for heading in ("stage", "key", "where", "size", "made", "took", "state"):
-        table.add_column(heading, justify="right" if heading in {"size", "took"} else "left", no_wrap=True)
-    for name in sorted({entry.name for entry in places}):
-        found = [entry for entry in places if entry.name == name]
-        finished = [entry for entry in found if entry.manifest]
-        damaged = [entry for entry in found if entry.damage]
-        for group in (finished, damaged, [entry for entry in found if not entry.manifest and not entry.damage]):
-            if not group:
-                continue
-            first, manifest = group[0], group[0].manifest
-            state = "" if manifest else f"unfinished, {max(entry.parts for entry in group)} parts"
-            state = "damaged" if first.damage else state
-            owner = ", ".join(f"built by {entry.owner}" for entry in group if entry.owner)
-            table.add_row(
-                first.stage,
-                first.digits,
-                "both" if len(group) == 2 else first.where,
-                _bytes(max(entry.size for entry in group)),
-                manifest.finished[:16].replace("T", " ") if manifest else "",
-                duration(manifest.seconds) if manifest else "",
-                ", ".join(filter(None, (state, owner))),
-            )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    entries = _entries(*_places(store, remote, config))
+    console().print(entries_table(entries))
     for where in ("local", "remote"):
-        own = [entry for entry in places if entry.where == where]
-        if own:
-            print(f"{where}: {len(own)} artifacts, {_bytes(sum(entry.size for entry in own))}")
+        if own := [entry for entry in entries if entry.where == where]:
+            print(f"{where}: {len(own)} artifacts, {size_text(sum(entry.size for entry in own))}")
 
 
 def cache_verify(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
@@ -107,7 +81,7 @@ def cache_prune(
     --older-than an artifact goes if both say so.
     """
     from pipeline.errors import UserError
-    from pipeline.store.inventory import abandoned, age_in_days, delete, needed_by, runs_named
+    from pipeline.store.inventory import abandoned, age_in_days, needed_by, runs_named
 
     if not keep_run and older_than is None and not unfinished:
         raise UserError("say what to delete: --keep-run NAME, --older-than DAYS or --unfinished")
@@ -129,13 +103,23 @@ def cache_prune(
         left = [entry for entry in left if not stage or entry.stage in stage]
         dead = abandoned(left, lease)
         gone += [entry for entry in left if not entry.owner or (entry.where == "remote" and entry.name in dead)]
-    for entry in gone:
-        deleted = delete(entry) if yes else False
+    _delete(gone, really=yes)
+
+
+def _delete(entries: "list[Entry]", *, really: bool) -> None:
+    """Says what goes, or with `really` has gone."""
+    from flows.commands.tables import size_text
+    from pipeline.store.inventory import delete
+
+    for entry in entries:
+        deleted = delete(entry) if really else False
         kind = "" if entry.manifest else "unfinished "
-        what = "deleted" if deleted else ("is being built, kept" if yes else "would go")
-        print(f"{what}: {kind}{entry.name} ({entry.where}, {_bytes(entry.size)})")
-    total = _bytes(sum(entry.size for entry in gone))
-    print(f"{len(gone)} artifacts, {total}" + ("" if yes or not gone else ": repeat with --yes to delete them"))
+        what = "deleted" if deleted else ("is being built, kept" if really else "would go")
+        print(f"{what}: {kind}{entry.name} ({entry.where}, {size_text(entry.size)})")
+    total = size_text(sum(entry.size for entry in entries))
+    print(
+        f"{len(entries)} artifacts, {total}" + ("" if really or not entries else ": repeat with --yes to delete them")
+    )
 
 
 def _places(store: Path, remote: str | None, config: str | None) -> tuple[Path, "Remote | None"]:
@@ -165,11 +149,3 @@ def _entries(store: Path, remote: "Remote | None") -> "list[Entry]":
     from pipeline.store.inventory import local_entries, remote_entries
 
     return [*local_entries(store), *(remote_entries(remote) if remote else ())]
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

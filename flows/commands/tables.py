@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
@@ -15,6 +16,7 @@ from pipeline.work.progress import duration
 if TYPE_CHECKING:
     from flows.commands.data_check import Finding
     from flows.commands.weights_quality import Quality
+    from pipeline.store.inventory import Entry
 
 
 class PlanRow(NamedTuple):
@@ -73,6 +75,57 @@ def cache_table(rows: Iterable[CacheRow]) -> Table:
         Column[CacheRow]("state", _state, left=True),
     ]
     return table("What the cache holds", columns, rows)
+
+
+def size_text(size: float) -> str:
+    """Bytes as people say them: `640 B`, `1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _condition(entry: "Entry") -> str:
+    return "" if entry.manifest else "damaged" if entry.damage else "unfinished"
+
+
+def _finished(entries: "Sequence[Entry]") -> str:
+    manifest = entries[0].manifest
+    return manifest.finished[:16].replace("T", " ") if manifest else ""
+
+
+def _seconds(entries: "Sequence[Entry]") -> str:
+    manifest = entries[0].manifest
+    return duration(manifest.seconds) if manifest else ""
+
+
+def _what_is_with(entries: "Sequence[Entry]") -> str:
+    """How far an unfinished artifact is, who builds it, or that it is damaged."""
+    state = _condition(entries[0])
+    if state == "unfinished":
+        state += f", {max(entry.parts for entry in entries)} parts"
+    return ", ".join(filter(None, (state, *(f"built by {entry.owner}" for entry in entries if entry.owner))))
+
+
+ENTRY_COLUMNS: "Sequence[Column[Sequence[Entry]]]" = (
+    Column("stage", lambda entries: entries[0].stage, left=True),
+    Column("key", lambda entries: entries[0].digits, left=True),
+    Column("where", lambda entries: "both" if len(entries) == 2 else entries[0].where, left=True),
+    Column("size", lambda entries: size_text(max(entry.size for entry in entries))),
+    Column("made", _finished, left=True),
+    Column("took", _seconds),
+    Column("state", _what_is_with, left=True),
+)
+
+
+def entries_table(entries: "Iterable[Entry]") -> Table:
+    """What `flexseg cache list` found: one row for an artifact that is alike here and in the remote store."""
+
+    def alike(entry: "Entry") -> tuple[str, str]:
+        return entry.name, _condition(entry)
+
+    return table("", ENTRY_COLUMNS, [list(group) for _, group in groupby(sorted(entries, key=alike), key=alike)])
 
 
 class StageRow(NamedTuple):

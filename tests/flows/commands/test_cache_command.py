@@ -1,6 +1,7 @@
 """`flexseg cache list|verify|prune`: what is shown, what counts as damage, what may go."""
 
 import fcntl
+import io
 import json
 import re
 import shutil
@@ -8,12 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.commands.tables import entries_table
 from flows.registered_models import Model, save
 from pipeline.files import write_json
 from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
+from pipeline.store.inventory import Entry
 from pipeline.store.manifest import sealed
 
 
@@ -81,6 +85,14 @@ def test_list_names_who_builds(store: ArtifactStore) -> None:
         assert "built by a process here" in text and text.count("built by") == 2
 
     store.get_or_build(Stage("model", 1), {}, {}, build)
+
+
+def test_an_owner_is_shown_as_it_is_written() -> None:
+    """Whoever may write to a shared store may write anything into a lock."""
+    entry = Entry("model", "0" * 16, Path(), None, size=1200, parts=3, owner="[red]me[/red]")
+    shown = io.StringIO()
+    Console(width=1000, file=shown).print(entries_table([entry]))
+    assert "│ 1.2 kB │" in shown.getvalue() and "3 parts, built by [red]me[/red] │" in shown.getvalue()
 
 
 @pytest.mark.parametrize("place", ["store", "remote"])
