@@ -25,7 +25,7 @@ from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact
-from pipeline.work.units import WORK, Unit, claimed
+from pipeline.work.units import WORK, Unit, claimed, writing
 from tests import ray_loads
 from tests.ray_nodes import ROOT, Node, cluster
 from tests.training.conftest import TINY, write_scenes
@@ -91,7 +91,8 @@ def test_a_unit_that_another_process_makes_is_left_to_it(nodes: tuple[Node, Node
         images = ray_units.run(units, partial(ray_loads.load_sleeper, 0.0), RAY)
         assert [next(images) for _ in range(4)] == [None] * 4
         assert [unit.done for unit in units] == [True, False, True]
-        units[1].path.write_text("made elsewhere")
+        with writing(units[1]) as path:
+            path.write_text("made elsewhere")
     assert len(list(images)) == 2
     assert units[1].path.read_text() == "made elsewhere"
 
