@@ -21,7 +21,7 @@ from pipeline.config.generation import GenerationConfig
 from pipeline.data.labels import NUM_CLASSES
 
 SIDE = 8192
-"""Of the square matrices that the card's own rate is measured with."""
+"""Side of the square matrices that the card's own rate is measured with."""
 
 
 def random_sd15(device: torch.device) -> Generator:

@@ -173,7 +173,7 @@ def test_ray_sees_the_gpus_and_gives_the_head_no_work() -> None:
 
 
 def test_only_the_rays_own_pods_reach_its_ports_and_they_need_a_token() -> None:
-    """Of issue 11: whoever reached the port ran code there. KubeRay names the label and makes the token."""
+    """Issue 11: whoever reached the port ran code there. KubeRay names the label and makes the token."""
     assert RAY["spec"]["authOptions"] == {"mode": "token"}
     assert tuple(map(int, RAY["spec"]["rayVersion"].split("."))) >= (2, 52, 0), "older ones know no token"
     policy = KUBERNETES["NetworkPolicy", "flexseg-ray"]["spec"]

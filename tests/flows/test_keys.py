@@ -23,7 +23,7 @@ COMMITTED = Path(__file__).parent / "keys.json"
 
 
 def keys(config: ExperimentConfig) -> dict[str, str]:
-    """Of everything that is made from a config, but for the report."""
+    """The keys of everything that is made from a config, but for the report."""
     run = Run(config)
     named = dict(recipes.recipes(run))
     if config.generation is not None:

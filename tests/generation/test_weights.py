@@ -50,8 +50,9 @@ def test_plain_diffusers_opens_and_runs_what_ships(trained: Path, tmp_path: Path
     assert not (tmp_path / SOURCE_UNET).exists()
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(tmp_path, dtype=torch.float32)
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    before = StableDiffusionControlNetPipeline.from_pretrained(trained)
     for name in ("vae", "unet", "controlnet", "text_encoder"):
-        trained_weights = getattr(StableDiffusionControlNetPipeline.from_pretrained(trained), name).state_dict()
+        trained_weights = getattr(before, name).state_dict()
         for key, value in getattr(pipeline, name).state_dict().items():
             torch.testing.assert_close(value, trained_weights[key], rtol=1e-3, atol=1e-4)
     pipeline.set_progress_bar_config(disable=True)

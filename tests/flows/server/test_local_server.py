@@ -105,7 +105,7 @@ def test_a_proxy_stands_before_nothing_of_this_machine(
 def test_a_killed_server_is_replaced_at_the_same_address(
     stand_in: Callable[..., TemporaryServer], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Of issue 11: killed in mid-run it cost 374 s and the summary. Callers wait until the next one answers."""
+    """Issue 11: killed in mid-run it cost 374 s and the summary. Callers wait until the next one answers."""
     server = stand_in()
     server.wait()
     for _ in range(local_server.MOST_STARTS - 1):

@@ -43,7 +43,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def keys(dataset: Dataset, store: Path | None = None) -> tuple[str, str]:
-    """Of the label maps, and of everything."""
+    """The keys of the label maps, and of everything."""
     digests, scenes = FileDigests(store), find_scenes(dataset)
     labels = labels_fingerprint(dataset.name, scenes, digests)
     return labels, fingerprint(labels, dataset.name, scenes, digests)

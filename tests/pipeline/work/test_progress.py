@@ -65,7 +65,7 @@ def test_a_log_has_a_line_at_the_start_one_a_minute_and_one_at_the_end(
 
 
 def test_the_rate_is_of_what_was_done_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of case 18: a resumed training claimed 18,242 iterations a second."""
+    """Case 18: a resumed training claimed 18,242 iterations a second."""
     clock = Clock(monkeypatch)
     pace = progress.Pace(total=20000, before=18000, start=clock.now)
     pace.done = 100

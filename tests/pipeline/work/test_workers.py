@@ -46,7 +46,7 @@ def test_a_mistake_of_the_user_is_its_own_line_and_a_defect_keeps_its_traceback(
 
 
 def test_a_full_gpu_is_one_line_that_may_be_tried_again() -> None:
-    """Of issue 11: what less in flight could not help is retried as often as `machine.retries` says."""
+    """Issue 11: what less in flight could not help is retried as often as `machine.retries` says."""
     with pytest.raises(TryAgainError, match=r"^the GPU's memory is full \(CUDA out of memory. Tried to allocate 2 GiB"):
         list(workers.watch(full_gpu, ["cpu"]))
     assert out_of_memory(MemoryError()) is None and out_of_memory(ValueError("CUDA out of memory")) is None
