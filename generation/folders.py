@@ -16,6 +16,8 @@ from pipeline.files import file_sha256
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 COMPONENTS = (*PRIOR, "controlnet")
+MOST_STEPS = 100_000
+"""Of a noise schedule (ours): published ones have 1,000. A number without bound would fill the memory."""
 
 NETWORK_FILES = tuple(
     f"diffusion_pytorch_model{end}" for end in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
@@ -122,10 +124,16 @@ def _shipped(reference: str) -> hub.FoundFolder | None:
 def _check_fit(folders: Folders) -> None:
     """UserError unless the ControlNet takes label maps and was made for a U-Net of this shape, and the VAE scales."""
     scale = _config(folders["vae"]).get("scaling_factor", 1.0)
-    if not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
         raise UserError(
             f"{folders['vae'] / 'config.json'} has a scaling_factor of {scale}, wanted a finite number above 0: fetch"
             " or train the VAE again"
+        )
+    steps = _config(folders["scheduler"], "scheduler_config.json").get("num_train_timesteps", 1)
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 < steps <= MOST_STEPS:
+        raise UserError(
+            f"{folders['scheduler'] / 'scheduler_config.json'} has num_train_timesteps of"
+            f" {one_line(ValueError(steps))}, wanted 1 to {MOST_STEPS:,}: fetch the prior again"
         )
     unet, controlnet = (_config(folders[name]) for name in ("unet", "controlnet"))
     channels = controlnet.get("conditioning_channels", 3)
@@ -142,10 +150,10 @@ def _check_fit(folders: Folders) -> None:
             )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """The network's config.json, empty where there is none: loading will name what is missing."""
-    path = folder / "config.json"
+def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """A part's config, empty where there is none: loading will name what is missing."""
+    path = folder / name
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not JSON ({one_line(error)}): fetch or train the network again") from error

@@ -102,12 +102,21 @@ def test_an_image_of_one_colour_stops_the_shard(copied: Path, scenes: list[Scene
         next(painter.paint(requests(scenes), LabelReader(scenes, None)))
 
 
-@pytest.mark.parametrize("scale", [float("nan"), 0, -1, float("inf"), "big", None])
+@pytest.mark.parametrize("scale", [float("nan"), 0, -1, float("inf"), "big", None, True])
 def test_a_scaling_factor_that_is_none_is_refused(scale: object, copied: Path) -> None:
     """Case F11: NaN and 0 gave black images."""
     file = copied / "vae/config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": scale}))
     with pytest.raises(UserError, match=f"has a scaling_factor of {scale}, wanted a finite number above 0"):
+        weights_folders(str(copied))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 10**9, "many", None, True, float("nan")])
+def test_a_noise_schedule_of_no_length_or_without_bound_is_refused(steps: object, copied: Path) -> None:
+    """0 steps were a traceback while painting, 10^9 filled the memory."""
+    file = copied / "scheduler/scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_train_timesteps": steps}))
+    with pytest.raises(UserError, match=f"has num_train_timesteps of {steps}, wanted 1 to 100,000"):
         weights_folders(str(copied))
 
 
