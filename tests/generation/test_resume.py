@@ -65,6 +65,19 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> list[torch.Tensor]:
     return small(tmp_path_factory.mktemp("calm"))
 
 
+def test_resumed_training_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    whole = small(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        small(tmp_path / "broken", 5)  # a step beyond the checkpoint at 4, whose log line must not appear twice
+    for one, other in zip(whole, small(tmp_path / "broken"), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "broken")]
+    losses = [[(json.loads(line)["step"], json.loads(line)["loss"]) for line in log] for log in logs]
+    assert losses[0] == losses[1]
+    assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.fixture
 def interrupted(tmp_path: Path) -> Path:
     """A training with a checkpoint at step 4 of 6."""

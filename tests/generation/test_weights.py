@@ -77,36 +77,6 @@ def test_unfinished_training_does_not_ship(tmp_path: Path) -> None:
         ship_weights(CONFIG, tmp_path, tmp_path / "out")
 
 
-def test_resumed_training_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "LOG_EVERY", 1)
-    config = NetworkTraining(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, ema=0.9, checkpoint_every=2)
-
-    def run(folder: Path, stop_before: int | None) -> list[torch.Tensor]:
-        with torch.random.fork_rng():
-            torch.manual_seed(3)
-            network = nn.Linear(5, 2)
-
-        def loss(network: nn.Module, batch: MicroBatch) -> torch.Tensor:
-            if batch.step == stop_before:
-                raise KeyboardInterrupt
-            values = torch.randn(4, 5, generator=torch.Generator().manual_seed(batch.step))[batch.rows]
-            return (network(values) - values[:, :2]).square().mean()
-
-        train_network(network, iter, loss, config, folder)
-        return [parameter.detach().clone() for parameter in network.parameters()]
-
-    whole = run(tmp_path / "whole", None)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", 5)  # a step beyond the checkpoint at 4, whose log line must not appear twice
-    resumed = run(tmp_path / "broken", None)
-    for one, other in zip(whole, resumed, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "broken")]
-    losses = [[(json.loads(line)["step"], json.loads(line)["loss"]) for line in log] for log in logs]
-    assert losses[0] == losses[1]
-    assert [step for step, _ in losses[0]] == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     network = nn.Linear(1, 1)
     config = NetworkTraining(steps=4, batch_size=1, learning_rate=1e-3, checkpoint_every=2)
