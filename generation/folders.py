@@ -17,7 +17,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 COMPONENTS = (*PRIOR, "controlnet")
 MOST_STEPS = 100_000
-"""Of a noise schedule (ours): published ones have 1,000. A number without bound would fill the memory."""
+"""Longest noise schedule (ours): published ones have 1,000. A number without bound would fill the memory."""
 
 NETWORK_FILES = tuple(
     f"diffusion_pytorch_model{end}" for end in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")

@@ -26,9 +26,13 @@ class StoreUnavailableError(TryAgainError):
 def one_line(error: BaseException, most: int = MOST_CHARACTERS) -> str:
     """What an exception of another library says, as one line of at most `most` characters, cut between words.
 
-    Without control characters (some messages bring escape codes); the exception's type where it says nothing.
+    Without control characters (some messages bring escape codes); `?` for what is no character (a byte of a name that
+    the locale cannot read); the exception's type where it says nothing.
     """
-    text = "".join(character if character.isprintable() else " " for character in str(error))
+    text = "".join(
+        character if character.isprintable() else "?" if "\ud800" <= character <= "\udfff" else " "
+        for character in str(error)
+    )
     words = " ".join(text.split())
     if not words:
         return type(error).__name__
