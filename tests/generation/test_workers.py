@@ -43,7 +43,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
         generate(settings, requests, scenes, tmp_path / str(number), machine=machine, progress=counting(ticks))
         shutil.rmtree(tmp_path / str(number) / WORK)  # as the store does
         tables.append(file_table(tmp_path / str(number)))
-    assert tables[0] == tables[1] == tables[2] and len(tables[0]) == 6 + 3  # shards; plan, card and picture
+    assert tables[0] == tables[1] == tables[2] and len(tables[0]) == 6 + 2  # shards; plan and card
     assert len(ticks) == 3 * 11
 
 
