@@ -78,7 +78,7 @@ def make_predict(network: Network, config: EvaluationConfig, device: torch.devic
 def _inputs(pixels: torch.Tensor, size: Size, config: EvaluationConfig) -> Iterator[tuple[torch.Tensor, bool]]:
     """Every input of the network for one batch, and whether it is mirrored."""
     for scale in config.scales:
-        image = _resized(pixels, _scaled(size, scale))
+        image = _resized(pixels, _scaled(size, scale), antialias=config.input_filter == "antialiased")
         yield image, False
         if config.flip:
             yield image.flip(3), True
@@ -181,12 +181,12 @@ def _read(logits: torch.Tensor, size: Sequence[int]) -> PredictedLabels:
     return PredictedLabels(labels, (top - total).exp_())
 
 
-def _resized(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def _resized(images: torch.Tensor, size: Sequence[int], *, antialias: bool = True) -> torch.Tensor:
     """Bilinear, without aliasing where it shrinks."""
     if tuple(images.shape[2:]) == tuple(size):
         return images
     shrinks = size[0] < images.shape[2] or size[1] < images.shape[3]
-    return interpolate(images, tuple(size), mode="bilinear", align_corners=False, antialias=shrinks)
+    return interpolate(images, tuple(size), mode="bilinear", align_corners=False, antialias=shrinks and antialias)
 
 
 def _scaled(size: Size, factor: float) -> Size:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from pipeline.config.training import TrainingConfig
 from pipeline.data.alignment_scores import read_scores
@@ -13,6 +12,7 @@ from pipeline.data.datasets import Scene, load_pair
 from pipeline.data.fingerprints import FileDigests
 from pipeline.data.generated_rows import GeneratedDataSet, decode_pair, row_name
 from pipeline.data.labels import IGNORE
+from pipeline.data.resizing import Filter, resized_pair
 from pipeline.errors import UserError
 from pipeline.seeding import random_generator
 from pipeline.store.manifest import canonical_digest
@@ -28,12 +28,25 @@ class ImagePool(Protocol):
 
 
 class ScenePool:
-    """Source scenes, resized to `size` (H,W) if one is given, or to fit into it where they keep their ratio."""
+    """Source scenes, resized by `how` to `size` (H,W) if one is given, to fit into it where they keep their ratio."""
 
-    def __init__(self, scenes: Sequence[Scene], size: tuple[int, int] | None, *, keep_ratio: bool = False) -> None:
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        size: tuple[int, int] | None,
+        *,
+        keep_ratio: bool = False,
+        how: Filter = "antialiased",
+    ) -> None:
         self.scenes = scenes
         self.size = size
         self.keep_ratio = keep_ratio
+        self.how = how
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene], config: TrainingConfig) -> "ScenePool":
+        """Scenes at the size that the config trains at."""
+        return cls(scenes, config.source_size, keep_ratio=config.source_keep_ratio, how=config.source_filter)
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -42,7 +55,7 @@ class ScenePool:
         """Image and label of scene `index`. UserError, naming the file, if one cannot be read whole."""
         image, label = load_pair(self.scenes[index])
         size = fitting(label.shape, self.size) if self.keep_ratio and self.size is not None else self.size
-        return _resized(image, label, size)
+        return resized_pair(image, label, size, self.how)
 
 
 class GeneratedPool:
@@ -91,7 +104,7 @@ class GeneratedPool:
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and label number `index`. UserError, naming data set and row, if they cannot be decoded or used."""
-        return _resized(*decode_pair(*self._copy.read(index), row_name(*self.names[index])), self.size)
+        return resized_pair(*decode_pair(*self._copy.read(index), row_name(*self.names[index])), self.size)
 
 
 def data_set_fingerprint(folder: Path, digests: FileDigests) -> str:
@@ -132,12 +145,3 @@ def fitting(size: tuple[int, ...], limit: tuple[int, int]) -> tuple[int, int]:
     scale = min(max(limit) / max(size), min(limit) / min(size))
     height, width = (int(side * scale + 0.5) for side in size)
     return height, width
-
-
-def _resized(image: np.ndarray, label: np.ndarray, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Image (bilinear) and label (nearest) at `size` (H,W), as they are if it is None."""
-    if size is None:
-        return image, label
-    width_height = size[::-1]
-    resized = Image.fromarray(image).resize(width_height, Image.Resampling.BILINEAR)
-    return np.asarray(resized), np.asarray(Image.fromarray(label).resize(width_height, Image.Resampling.NEAREST))

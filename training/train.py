@@ -197,13 +197,13 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         samples=TrainingSet(pools, config, job.seed),
         loader_workers=machine.loader_workers,
     )
-    return loop, ScenePool(held_out, config.source_size, keep_ratio=config.source_keep_ratio)
+    return loop, ScenePool.of(held_out, config)
 
 
 def _pools(job: Job, accelerator: Accelerator, scenes: Sequence[Scene], held_out: Sequence[Scene]) -> list[ImagePool]:
     """What is trained on: the source's `scenes`, and the generated images that show no held-out scene."""
     config = job.config
-    pools: list[ImagePool] = [ScenePool(scenes, config.source_size, keep_ratio=config.source_keep_ratio)]
+    pools: list[ImagePool] = [ScenePool.of(scenes, config)]
     if job.method.generated:
         excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
         # One rank writes the copy, the others find it there.

@@ -19,6 +19,9 @@ class EvaluationConfig(Section):
     """Per target: (height, width) px in which the network's input fits, aspect ratio kept, upright images upright.
     Published (DAFormer, DGInStyle): [512, 1024] on Cityscapes, BDD100K and Mapillary Vistas, [540, 960] on ACDC and
     Dark Zurich; twice that for HRDA."""
+    input_filter: Literal["antialiased", "released"] = "antialiased"
+    """How images shrink to the network's input: each px from all that it covers, or as released from its four nearest
+    ones."""
     window: tuple[Px, Px] | None = None
     """(height, width) px of sliding windows over the network's input, their logits averaged; null: the whole image."""
     stride: tuple[Px, Px] | None = None

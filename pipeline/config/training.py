@@ -217,6 +217,9 @@ class TrainingConfig(Section):
     source_keep_ratio: bool = False
     """Resize source images to fit into `source_size` and keep their ratio, as released (GTA's to 704 x 1280 px), not to
     exactly that size."""
+    source_filter: Literal["antialiased", "released"] = "antialiased"
+    """How source images shrink to `source_size`: each px from all that it covers, or as released from its four nearest
+    ones, and labels by OpenCV's nearest px."""
     crop: tuple[Px, Px] = (512, 512)
     """Height and width of a training crop in px."""
     scale: Scale = 1.0

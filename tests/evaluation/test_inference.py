@@ -118,6 +118,20 @@ def test_flip_and_scales_average_probabilities() -> None:
     assert (torch.as_tensor(labels).long() == expected.indices).float().mean() > 0.99
 
 
+def test_the_input_shrinks_by_the_filter_that_is_stated() -> None:
+    images, seen = photos(1, 30, 48), []
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image[0].movedim(0, 2).numpy())
+        return local(image)
+
+    for how in ("antialiased", "released"):
+        run(network, images, EvaluationConfig.model_validate({"input_filter": how}), (10, 16))
+    np.testing.assert_allclose(seen[1], images[0, 1::3, 1::3])  # the px at the center of each 3 x 3
+    assert np.abs(seen[0] - seen[1]).max() > 20
+    np.testing.assert_allclose(seen[0].mean(), images.mean(), atol=3)
+
+
 @pytest.mark.parametrize(
     ("image", "seen"),
     [((1024, 2048), (512, 1024)), ((3000, 4000), (512, 683)), ((4000, 3000), (683, 512)), ((720, 1280), (512, 910))],

@@ -32,6 +32,7 @@ def test_presets_score_at_the_published_scale(
     config = load_config(preset).evaluation
     assert (config.window, config.stride) == ((window, window), (stride, stride))
     assert config.scales == (1.0,)
+    assert config.input_filter == "released"
     assert not config.flip
     assert f"{box[1]}×{box[0]} px" in text
     assert f"{box_of_acdc[1]}×{box_of_acdc[0]} px on ACDC and Dark Zurich" in text

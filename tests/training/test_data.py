@@ -183,6 +183,19 @@ def test_a_scene_is_resized_to_fit(scenes: list[Scene]) -> None:
     assert ScenePool(scenes, (48, 64)).read(0)[1].shape == (48, 64)
 
 
+def test_scenes_are_read_as_the_config_says(tiny_config: TrainingConfig, scenes: list[Scene]) -> None:
+    changes = {"source_size": (24, 32), "source_keep_ratio": True}
+    plain, released = (
+        ScenePool.of(scenes, tiny_config.of(Method(training={**changes, **filtered}))).read(0)[0]
+        for filtered in ({}, {"source_filter": "released"})
+    )
+    assert plain.shape == released.shape == (16, 32, 3)
+    whole = ScenePool(scenes, None).read(0)[0].astype(float)
+    means = (whole[::2, ::2] + whole[1::2, ::2] + whole[::2, 1::2] + whole[1::2, 1::2]) / 4
+    assert np.abs(released - means).max() < 1  # of half the size: the four nearest px, each a quarter
+    assert np.abs(plain - means).max() > 5
+
+
 def test_odd_folders_are_trained_on_as_they_are_spelled(tiny_config: TrainingConfig, tmp_path: Path) -> None:
     """Cases 05 and F08 where training opens them, the run's own folder included; the pool can be sent to a worker."""
     _write(tmp_path / "set v", 4)
