@@ -13,8 +13,9 @@ A source pool that was chosen beforehand consists of (image, class) pairs: rare-
 draw is one of the pairs, and its crop shows the pair's class.
 
 `pools.py` then reads the image and `data.py` cuts the crop. Draws depend on the seed, the block's first iteration and
-the hardness known before the block: neither on workers nor on when a run was interrupted. That is why a block of
-iterations is drawn at once, and why hardness that was learned in a block acts from the next one on.
+the hardness known before the block was drawn: neither on workers nor on when a run was interrupted. That is why a block
+of iterations is drawn at once. It is drawn when the block before it begins, so that its first images are loaded by the
+time that they are wanted: hardness that was learned in a block acts from the next but one on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -159,17 +160,43 @@ class RareClassSampler:
         return int(rng.choice(images, p=chances)), wanted
 
 
-class BlockSampler:
-    """A `DataLoader`'s batch sampler whose batches are set anew for every block, so that workers live on."""
+class DrawnBlocks:
+    """The draws of the block that is trained on and of the one after it, from which loading takes its batches ahead."""
 
-    def __init__(self) -> None:
-        self.batches: list[list[Draw]] = []
+    def __init__(self, drawer: Drawer) -> None:
+        self.drawer = drawer
+        self._blocks: dict[int, list[list[Draw]]] = {}
+        """By first iteration, in order."""
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return iter(self.batches)
+    def draw(self, iteration: int) -> None:
+        """Draws the block of `iteration` and the next, as far as they are not drawn yet."""
+        config = self.drawer.config
+        first = iteration - iteration % config.block
+        for start in range(first, min(first + 2 * config.block, config.iterations), config.block):
+            if start not in self._blocks:
+                self._blocks[start] = self.drawer.block(start, min(config.block, config.iterations - start))
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def batches(self, iteration: int) -> Iterator[list[Draw]]:
+        """The global batches from `iteration` on. At most a block's number of them may be taken ahead of training."""
+        config = self.drawer.config
+        for k in range(iteration, config.iterations):
+            yield self._blocks[k - k % config.block][k % config.block]
+
+    def learn(self, losses: Sequence[Sequence[float]]) -> None:
+        """Takes up the losses (iterations, B) of the first block, which is over."""
+        for draws, per_image in zip(self._blocks.pop(min(self._blocks)), losses, strict=True):
+            self.drawer.learn(draws, per_image)
+
+    def state(self) -> list[list[list[int]]]:
+        """What a checkpoint keeps: the draws, as they may come from hardness that is no longer known."""
+        return [[list(draw) for draw in batch] for batches in self._blocks.values() for batch in batches]
+
+    def restore(self, state: Sequence[Sequence[Sequence[int]]], iteration: int) -> None:
+        """Takes up a checkpoint's `state()`, of when `iteration` iterations were done."""
+        size = self.drawer.config.block
+        first = iteration - iteration % size
+        batches = [[Draw(*draw) for draw in batch] for batch in state]
+        self._blocks = {first + k: batches[k : k + size] for k in range(0, len(batches), size)}
 
 
 def rare_classes(config: TrainingConfig, pixels: np.ndarray) -> RareClassSampler | None:

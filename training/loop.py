@@ -21,7 +21,7 @@ from pipeline.seeding import derive_seed
 from pipeline.work.progress import Track
 from training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from training.data import Batch, TrainingSet
-from training.draws import BlockSampler, Draw, Drawer
+from training.draws import Drawer, DrawnBlocks
 from training.interrupts import Interrupts
 from training.launch import Stop
 from training.networks import Segmenter
@@ -33,6 +33,10 @@ from training.validation import validate
 
 TERMS = LossTerms._fields[:-1]
 """What the log holds of every block; the last field is the loss per image."""
+LAYOUT = 2
+"""The checkpoints' version, raised when they hold something else, so that older ones are refused. 2: the draws."""
+PREFETCH = 4
+"""Batches that each loader worker is ahead: a few slow files in a row are not waited for."""
 
 
 @dataclass
@@ -53,10 +57,12 @@ class Loop:
     samples: TrainingSet
     loader_workers: int = 0
     iteration: int = 0
-    draws: list[list[Draw]] = field(default_factory=list)
     rows: list[torch.Tensor] = field(default_factory=list)
     note: str = ""
     """The last block's loss, for the progress bar."""
+
+    def __post_init__(self) -> None:
+        self.draws = DrawnBlocks(self.drawer)
 
     @property
     def segmenter(self) -> Segmenter:
@@ -82,24 +88,20 @@ class Loop:
                     raise KeyboardInterrupt
 
     def batches(self) -> Iterator[Batch]:
-        """This rank's batches from `iteration` to the end; each block is drawn when its first batch is asked for."""
-        sampler = BlockSampler()
+        """This rank's batches from `iteration` to the end. Workers load ahead of training, across blocks."""
+        self.draws.draw(self.iteration)
+        share = self.config.batch_size // world_size()
+        mine = slice(rank() * share, (rank() + 1) * share)
+        workers = min(self.loader_workers, self.config.block)  # draws reach no further ahead than a block
         loader: DataLoader[Batch] = DataLoader(
             self.samples,
-            batch_sampler=sampler,
-            num_workers=self.loader_workers,
-            persistent_workers=self.loader_workers > 0,
+            batch_sampler=(batch[mine] for batch in self.draws.batches(self.iteration)),
+            num_workers=workers,
+            prefetch_factor=min(PREFETCH, self.config.block // workers) if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
             generator=torch.Generator(),  # the loader draws nothing that matters, but would advance the global one
         )
-        share = self.config.batch_size // world_size()
-        mine = slice(rank() * share, (rank() + 1) * share)
-        while self.iteration < self.config.iterations:
-            done = self.iteration % self.config.block
-            start = self.iteration - done
-            self.draws = self.drawer.block(start, min(self.config.block, self.config.iterations - start))
-            sampler.batches = [draws[mine] for draws in self.draws[done:]]
-            yield from loader
+        return iter(loader)
 
     def step(self, batch: Batch) -> None:
         """One iteration: forward, backward, update. Its randomness follows from seed, iteration and rank alone."""
@@ -133,8 +135,8 @@ class Loop:
     def finish_block(self) -> dict[str, float | None]:
         """Teaches the sampler the block's losses and gives the block's means for the log. UserError on divergence."""
         rows = self._checked_rows()
-        for draws, losses in zip(self.draws, rows[:, len(TERMS) :].tolist(), strict=True):
-            self.drawer.learn(draws, losses)
+        self.draws.learn(rows[:, len(TERMS) :].tolist())
+        self.draws.draw(self.iteration)
         self.rows = []
         means = dict(zip(TERMS, rows[:, : len(TERMS)].mean(dim=0).tolist(), strict=True))
         self.note = f"loss {means['total']:.3f}"
@@ -161,6 +163,7 @@ class Loop:
             "schedule": self.schedule.state_dict(),
             "state": self.state.state_dict(),
             "hardness": [_tensors(sampler.state()) for sampler in self.drawer.hardness],
+            "draws": self.draws.state(),
             "rows": rows,
             "log": self.log.read_text() if self.log.is_file() else "",
         }
@@ -175,6 +178,7 @@ class Loop:
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
             self.state.load_state_dict(state["state"])
+            self.draws.restore(state["draws"], self.iteration)
             self.rows = [row.to(self.accelerator.device) for row in state["rows"]]
             for sampler, saved in zip(self.drawer.hardness, state["hardness"], strict=True):
                 sampler.restore({name: tensor.numpy() for name, tensor in saved.items()})
@@ -204,7 +208,7 @@ class Loop:
         images = [len(sampler.hardness) for sampler in self.drawer.hardness]
         settings = self.config.model_dump_json(exclude={"methods", "seeds"}, exclude_defaults=True)
         method = self.method.model_dump_json(exclude_defaults=True)  # so that an option more changes nothing
-        return f"{derive_seed(settings, method, self.seed, images):x}"
+        return f"{derive_seed(LAYOUT, settings, method, self.seed, images):x}"
 
     def _end_block(self, watched: ImagePool) -> None:
         """Logs the block; validates and checkpoints where they are due."""
@@ -219,7 +223,8 @@ class Loop:
 
     def _due(self, every: int) -> bool:
         """Whether a multiple of `every` lies in the block that has just ended."""
-        return self.iteration // every > (self.iteration - len(self.draws)) // every
+        before = (self.iteration - 1) // self.config.block * self.config.block
+        return self.iteration // every > before // every
 
     def _checked_rows(self) -> torch.Tensor:
         """(iterations, T + B) on the CPU. UserError if a loss is not finite or above the limit."""

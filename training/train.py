@@ -16,8 +16,8 @@ from pipeline.data.datasets import Scene
 from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
-from pipeline.work.devices import device_of
-from pipeline.work.progress import Track, silent
+from pipeline.work.devices import device_of, loader_workers
+from pipeline.work.progress import Track, announce, silent
 from training.data import TrainingSet
 from training.draws import Drawer, rare_classes, source_pairs
 from training.interrupts import noticed
@@ -139,6 +139,8 @@ def train_rank(job: Job, progress: Track, stop: Stop) -> None:
     with noticed() as interrupts:
         loop, watched = prepare(job)
         main = loop.accelerator.is_main_process
+        if main:
+            announce(f"training: loader processes of each training process: {loop.loader_workers}")
         start_tracking(loop.accelerator, job.folder, loop.identity)
         loop.resume()
         loop.run(watched, progress if main else silent, interrupts, stop)
@@ -195,7 +197,7 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
             classes=None if pairs is None else [wanted for _, wanted in pairs],
         ),
         samples=TrainingSet(pools, config, job.seed),
-        loader_workers=machine.loader_workers,
+        loader_workers=loader_workers(machine),
     )
     return loop, ScenePool.of(held_out, config)
 

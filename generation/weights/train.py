@@ -23,7 +23,7 @@ from pipeline.config.machine import Machine
 from pipeline.config.weights import WeightsConfig
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.work.devices import device_of
+from pipeline.work.devices import device_of, loader_workers
 from pipeline.work.progress import Track, silent
 
 INDEX = "model_index.json"
@@ -107,7 +107,7 @@ def fine_tune(
     encoder = load(CLIPTextModel, folders["text_encoder"]).to(run.device)
     text = Text(load_tokenizer(folders["tokenizer"]), encoder)
     prior = Prior(folders["unet"], vae, text, load_scheduler(folders["scheduler"], ddim=True), GUIDANCE)
-    world = SceneWorld(config, scenes, pixels, vae, loader_workers=machine.loader_workers)
+    world = SceneWorld(config, scenes, pixels, vae, loader_workers=loader_workers(machine))
     FineTuner(config, prior, world, folder, accelerator=accelerator, progress=progress).run()
     remove_unneeded(folder)
 

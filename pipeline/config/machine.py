@@ -36,8 +36,9 @@ class Machine(Section):
     """Processes that share the work of one stage, each with the networks in memory: they paint shards of a generated
     data set or score parts of the targets. `auto` is one per GPU; without a GPU one per core, 4 at most, to paint, and
     one to score, which uses `evaluation_batch` cores. No artifact's bytes depend on it."""
-    loader_workers: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Processes that load and crop training images for each training process; 0 loads in that process itself."""
+    loader_workers: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = "auto"
+    """Processes that load and crop training images for each training process; 0 loads in that process itself. `auto`
+    is this machine's cores over its training processes, 1 to 8; without a GPU 0, as training itself takes the cores."""
     processes: Processes = 1
     """Processes that train one segmenter together, one per GPU (or on the CPU). `training.batch_size` is divided among
     them. Under torchrun or accelerate launch leave it at 1: they set the number."""

@@ -247,7 +247,8 @@ class TrainingConfig(Section):
     loss_limit: Rate = 100.0
     """A loss above this counts as diverged and stops the run (ours)."""
     block: Positive = 50
-    """Iterations that are drawn together, then logged; hardness acts from the next block on (ours)."""
+    """Iterations that are drawn together, then logged; hardness acts from the next but one block on, as the next is
+    being loaded by then (ours)."""
     checkpoint_every: Positive = 1000
     validation_every: Positive = 4000
     validation_scenes: Count = 50

@@ -1,5 +1,6 @@
 """Which device a stage runs on, and what it means when that device's memory is full."""
 
+import os
 from typing import TYPE_CHECKING
 
 from pipeline.config.machine import Machine
@@ -7,6 +8,9 @@ from pipeline.errors import TryAgainError, UserError, one_line
 
 if TYPE_CHECKING:  # slow to import
     import torch
+
+MOST_LOADERS = 8
+"""Loader processes that `auto` gives a training process at most, as each holds batches in memory (ours)."""
 
 
 def device_of(machine: Machine) -> "torch.device":
@@ -17,6 +21,17 @@ def device_of(machine: Machine) -> "torch.device":
     if machine.device == "cuda" and not available:
         raise UserError("machine.device is 'cuda', but torch sees no GPU here: set it to 'auto' or 'cpu'")
     return torch.device("cuda" if available and machine.device != "cpu" else "cpu")
+
+
+def loader_workers(machine: Machine) -> int:
+    """Processes that load images for each training process, see `machine.loader_workers`."""
+    if machine.loader_workers != "auto":
+        return machine.loader_workers
+    if device_of(machine).type == "cpu":
+        return 0
+    # Who started this process with others (torchrun, Ray, we) has told it how many they are on this machine.
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", machine.processes))
+    return max(1, min(MOST_LOADERS, len(os.sched_getaffinity(0)) // processes))
 
 
 def out_of_memory(error: BaseException) -> TryAgainError | None:

@@ -1,5 +1,7 @@
 """Draws follow their stated distributions, and nothing but seed, block and hardness decides them."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from pipeline.seeding import random_generator
 from training.draws import (
     Draw,
     Drawer,
+    DrawnBlocks,
     HardnessSampler,
     RareClassSampler,
     hardness_threshold,
@@ -81,6 +84,44 @@ def test_a_block_is_drawn_the_same_again() -> None:
     method = Method(generated=True, has=True)
     assert _drawer(method).block(40, 5) == _drawer(method).block(40, 5)
     assert _drawer(method).block(40, 5) != _drawer(method).block(45, 5)
+
+
+def _learning(iteration: int, draws: list[Draw]) -> list[float]:
+    """What these images' losses might be."""
+    return [(draw.image % 3) + iteration / 50 for draw in draws]
+
+
+def test_a_block_is_drawn_when_the_one_before_begins() -> None:
+    """Against a plain loop that knows the rule: the hardness of block b acts from block b + 2 on. The loader may take a
+    whole block ahead, and a training that goes on from a checkpoint in a block draws the same."""
+    method = Method(generated=True, has=True)
+    config = _drawer(method).config.of(Method(training={"block": 7}))
+    plain = Drawer(config, method, 3, (4, 2), None)
+    drawn: list[list[Draw]] = []
+    for start in range(0, 100, 7):
+        if start >= 14:
+            for iteration in range(start - 14, start - 7):
+                plain.learn(drawn[iteration], _learning(iteration, drawn[iteration]))
+        drawn += plain.block(start, min(7, 100 - start))
+
+    drawer = Drawer(config, method, 3, (4, 2), None)
+    ahead, losses = DrawnBlocks(drawer), []
+    taken: list[list[Draw]] = []
+    ahead.draw(0)
+    batches = ahead.batches(0)
+    for iteration in range(100):
+        if iteration == 40:
+            state, ahead = ahead.state(), DrawnBlocks(drawer)
+            ahead.restore(state, iteration)
+            ahead.draw(iteration)
+            taken, batches = taken[:iteration], ahead.batches(iteration)
+        taken += islice(batches, iteration + 8 - len(taken))
+        losses.append(_learning(iteration, taken[iteration]))
+        if len(losses) == 7 or iteration == 99:
+            ahead.learn(losses)
+            ahead.draw(iteration + 1)
+            losses = []
+    assert taken == drawn
 
 
 STATISTICS = random_generator("class statistics").integers(0, 2, (400, 19)) * random_generator("sizes").integers(
