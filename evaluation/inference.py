@@ -57,7 +57,7 @@ def input_text(config: EvaluationConfig, domain: str, images: set[Size]) -> str:
 
 def make_predict(network: Network, config: EvaluationConfig, device: torch.device, batch_size: int = 1) -> Predict:
     """`predict` by a network on `device`, which sees at most `batch_size` images or windows at a time."""
-    stride = config.window and (config.stride or _two_thirds(config.window))
+    stride = config.window and (config.stride or two_thirds(config.window))
 
     def logits(images: torch.Tensor) -> torch.Tensor:
         if config.window is None or stride is None:
@@ -193,7 +193,8 @@ def _scaled(size: Size, factor: float) -> Size:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _two_thirds(window: Size) -> Size:
+def two_thirds(window: Size) -> Size:
+    """The stride of sliding windows where none is given (ours)."""
     return -(-2 * window[0] // 3), -(-2 * window[1] // 3)
 
 

@@ -25,6 +25,8 @@ _MIT_DEPTHS = {
     "mit-b4": (3, 8, 27, 3),
     "mit-b5": (3, 6, 40, 3),
 }
+PUBLISHED = (*_MIT_DEPTHS, "resnet-101")
+"""Encoders whose sizes are known by their name."""
 _KINDS = ("segformer", "resnet")
 _OF_THE_CLASSIFIER = {"id2label", "label2id", "architectures", "transformers_version"}
 _UNREADABLE = (
@@ -64,7 +66,7 @@ def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
     """An encoder with the weights of a local folder or Hub name. UserError if it can't be had or is not whole."""
     folder = find_pretrained(name).folder
     try:
-        config = _published_config(name, folder)
+        config = _checked_config(name, folder)
         if config.model_type == "segformer":
             config.drop_path_rate = drop_path
         with _quietly():
@@ -83,7 +85,13 @@ def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:
     return _with_published_eps(encoder)
 
 
-def _published_config(name: str, folder: Path) -> PreTrainedConfig:
+def published_config(name: str) -> dict[str, Any]:
+    """What `build_encoder` needs to build the like of a local folder or Hub name, without its weights."""
+    config = _checked_config(name, find_pretrained(name).folder).to_diff_dict()
+    return {key: value for key, value in config.items() if key not in _OF_THE_CLASSIFIER}
+
+
+def _checked_config(name: str, folder: Path) -> PreTrainedConfig:
     """The config of a folder or Hub name. UserError unless transformers itself has the network: Python code that lies
     beside the weights is never run (transformers would ask on the terminal, and take a piped 'y' for an answer)."""
     kind = PreTrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
