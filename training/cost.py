@@ -58,9 +58,13 @@ def training_step(config: TrainingConfig, method: Method, processes: int = 1) ->
             loss = loss + _loss(output.detail, label[:, *box.at(1 / config.scale)])
         loss.backward()
 
-    # A second part finds the first one's gradients in memory.
-    parts = min(config.accumulation, 2)
-    cost = counted(lambda: [step() for _ in range(parts)], tensors_of(segmenter))
+    parts = min(config.accumulation, 2)  # a second part finds the first one's gradients in memory
+
+    def all_parts() -> None:
+        for _ in range(parts):
+            step()
+
+    cost = counted(all_parts, tensors_of(segmenter))
     # AdamW's two moments; under autocast the weights and gradients in float32 too, beside those in bf16.
     beside = weights * (14 if half else 8) + (weights * 4 if method.feature_distance else 0)
     return Cost(round(cost.flops * config.accumulation * processes / parts), cost.memory + beside)

@@ -16,7 +16,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from pipeline.errors import UserError
 
@@ -112,7 +111,7 @@ class _Alive(TorchDispatchMode):
     def __init__(self, weights: Iterable[torch.Tensor]) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known = WeakIdKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[torch.UntypedStorage, bool] = weakref.WeakKeyDictionary()
         for tensor in weights:
             self._see(tensor)
 
