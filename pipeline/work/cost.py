@@ -109,7 +109,7 @@ class _Alive(TorchDispatchMode):
     """Sums the bytes of all storages that operations see or make, as long as they live."""
 
     def __init__(self, weights: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not type it
         self.now = self.peak = 0
         self._known: weakref.WeakKeyDictionary[torch.UntypedStorage, bool] = weakref.WeakKeyDictionary()
         for tensor in weights:
