@@ -24,7 +24,7 @@ from pipeline.store.manifest import canonical_digest, file_table
 from pipeline.toytown import write_world
 from pipeline.work.progress import Track, announce, duration, silent
 from training.pools import data_set_fingerprint
-from training.pretrained_encoders import encoder_commit
+from training.pretrained_encoders import encoder_commit, encoder_folder
 
 WORLD = Stage("world", 1)
 
@@ -143,14 +143,14 @@ class Run:
         return None if lora is None else lora_fingerprint(lora)
 
     def encoder_key(self, name: str | None) -> str | None:
-        """Fingerprint of the local folder of a pretrained encoder, or the commit of the Hub's repository that is in its
+        """Fingerprint of the folder of a pretrained encoder, or the commit of the Hub's repository that is in its
         cache (where it is by the time that a run was checked); None for random weights, and before it is fetched."""
         if name is None:
             return None
-        if not Path(name).is_dir():
+        if (folder := encoder_folder(name)) is None:
             return encoder_commit(name)
         if name not in self._encoder_keys:
-            self._encoder_keys[name] = canonical_digest(file_table(Path(name)))
+            self._encoder_keys[name] = canonical_digest(file_table(folder))
         return self._encoder_keys[name]
 
     @cached_property

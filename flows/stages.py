@@ -249,7 +249,7 @@ def _provenance(run: Run, made: Mapping[str, Artifact]) -> dict[str, Any]:
     return provenance() | {
         "Data": {d.name: f"{len(d.scenes):,} scenes, fingerprint {d.key}" for d in (run.source, *run.targets)},
         "Artifacts": {name: f"key {artifact.key}, made on {machines[name]}" for name, artifact in made.items()},
-        "Config": run.config.model_dump(mode="json", exclude={"machine", "weights"}),
+        "Config": run.config.model_dump(mode="json", exclude={"machine", "weights", "pretraining"}),
     }
 
 

@@ -1,20 +1,32 @@
 """Finds an encoder's published weights before long work. Imports neither torch nor transformers."""
 
+from pathlib import Path
+
 from pipeline import hub
 from pipeline.config.training import NetworkConfig
 from pipeline.errors import UserError
 
 KEY = "training.network.pretrained"
+SHIPPED = Path(__file__).parent / "pretrained"
 COMMIT = "commit "
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
+def encoder_folder(name: str) -> Path | None:
+    """The folder on this machine that `name` means: of an encoder that ships with flexseg, or a local one; None for a
+    name on the Hub."""
+    if name in {path.name for path in SHIPPED.glob("*/")}:
+        return SHIPPED / name
+    return Path(name) if Path(name).is_dir() else None
+
+
 def find_pretrained(name: str) -> hub.FoundFolder:
-    """The folder with the encoder `name`: a local one, or a snapshot of a repository on the Hub, fetched if need be.
+    """The folder with the encoder `name`: one that ships with flexseg, a local one, or a snapshot of a repository on
+    the Hub, fetched if need be.
 
     UserError, one line on what to fetch and where to put it, where there is none.
     """
-    found = hub.find(name, {"": (("config.json",), _WEIGHTS)}, KEY)
+    found = hub.find(str(encoder_folder(name) or name), {"": (("config.json",), _WEIGHTS)}, KEY)
     folder = found.folder
     if not (folder / "config.json").is_file() or not any((folder / file).is_file() for file in _WEIGHTS):
         raise UserError(

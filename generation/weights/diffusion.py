@@ -68,10 +68,13 @@ def diffusion_loss(
     text: Tensor,
     drawn: tuple[Tensor, Tensor],
     control: tuple[nn.Module, Tensor] | None = None,
+    *,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean squared error of what the U-Net predicts (noise or velocity, as its scheduler says) at the drawn timesteps.
 
-    `drawn` = timesteps and noise for `latents` (B, L, h, w); `control` = ControlNet and its condition (B, C, H, W).
+    `drawn` = timesteps and noise for `latents` (B, L, h, w); `control` = ControlNet and its condition (B, C, H, W);
+    `weights` (B, 1, h, w) of the cells.
     """
     timesteps, noise = (tensor.to(latents.device) for tensor in drawn)
     noisy = scheduler.add_noise(latents, noise, timesteps)
@@ -81,9 +84,20 @@ def diffusion_loss(
         down, mid = controlnet(noisy, timesteps, text, controlnet_cond=condition, return_dict=False)
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
     predicted = unet(noisy, timesteps, text, **residuals).sample
-    if scheduler.config.prediction_type == "v_prediction":
-        return F.mse_loss(predicted, scheduler.get_velocity(latents, noise, timesteps))
-    return F.mse_loss(predicted, noise)
+    is_velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
+    if weights is None:
+        return F.mse_loss(predicted, target)
+    return (weights * (predicted - target).square()).mean()
+
+
+def area_weights(labels: np.ndarray, cells: tuple[int, int], power: float) -> Tensor:
+    """Weights (B, 1, h, w) with mean 1 per crop: 1 / (share of its crop that a px's class covers) to `power`, averaged
+    over each cell's px (ours). `labels` (B, H, W) uint8; `cells` = (h, w), which divide H and W."""
+    shares = np.stack([np.bincount(label.ravel(), minlength=256)[label] / label.size for label in labels])
+    factor = labels.shape[1] // cells[0], labels.shape[2] // cells[1]
+    weights = F.avg_pool2d(torch.from_numpy(shares**-power).float()[:, None], factor)
+    return weights / weights.mean((2, 3), keepdim=True)
 
 
 @torch.inference_mode()

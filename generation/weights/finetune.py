@@ -20,7 +20,7 @@ from generation.loading import load
 from generation.networks import build_controlnet
 from generation.prompts import fill_prompt
 from generation.weights.bank import captions
-from generation.weights.diffusion import Text, decode, diffusion_loss, draw_noise, sample, save_sheet
+from generation.weights.diffusion import Text, area_weights, decode, diffusion_loss, draw_noise, sample, save_sheet
 from generation.weights.loop import MicroBatch, train_network
 from generation.weights.output import TRAINING, initialization, publish, published
 from pipeline.config.weights import FineTuning, WeightsConfig
@@ -38,7 +38,8 @@ PREVIEWS = 3  # label maps in a preview
 class Prior:
     """What fine-tuning starts from and leaves as it is. `unet` is a folder: the network itself is needed now and then.
 
-    `guidance` is that of previews.
+    `guidance` is that of previews. `controlnet` is the folder of the one to go on with; None begins with a copy of the
+    source U-Net's encoder.
     """
 
     unet: Path
@@ -46,6 +47,7 @@ class Prior:
     text: Text
     scheduler: DDIMScheduler
     guidance: float
+    controlnet: Path | None = None
 
 
 class Examples(NamedTuple):
@@ -111,8 +113,11 @@ class FineTuner:
     def train_controlnet(self, source_unet: UNet2DConditionModel) -> ControlNetModel:
         """The ControlNet on the frozen source U-Net; previews drive the prior's U-Net instead (style swap)."""
         tuning = self.config.controlnet
-        with initialization(self.config.seed, "controlnet"):
-            controlnet = build_controlnet(source_unet, len(self.prior.vae.config.block_out_channels))
+        if self.prior.controlnet is not None:
+            controlnet = load(ControlNetModel, self.prior.controlnet).requires_grad_(True)
+        else:
+            with initialization(self.config.seed, "controlnet"):
+                controlnet = build_controlnet(source_unet, len(self.prior.vae.config.block_out_channels))
         if tuning.gradient_checkpointing:  # gradients reach the ControlNet through the source U-Net
             source_unet.enable_gradient_checkpointing()
 
@@ -162,7 +167,11 @@ class FineTuner:
         shape = (tuning.batch_size, *examples.latents.shape[1:])
         timesteps, noise = draw_noise(self.prior.scheduler, seed, shape)
         drawn = timesteps[examples.batch.rows], noise[examples.batch.rows]
-        return diffusion_loss(unet, self.prior.scheduler, examples.latents, text, drawn, control)
+        weights = None
+        if tuning.area_balance:
+            height, width = examples.latents.shape[2:]
+            weights = area_weights(examples.labels, (height, width), tuning.area_balance).to(self.device)
+        return diffusion_loss(unet, self.prior.scheduler, examples.latents, text, drawn, control, weights=weights)
 
     def preview(self, controlnet: ControlNetModel, path: Path) -> None:
         """One PNG: label maps, then the prior's images on them, one row per weather."""

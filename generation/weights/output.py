@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from generation.weights.checkpoints import forget
 from generation.weights.loop import CHECKPOINT
-from pipeline.config.weights import WeightsConfig
+from pipeline.config.base import Section
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.seeding import derive_seed
@@ -82,7 +82,7 @@ def initialization(seed: int, name: str) -> Iterator[None]:
         yield
 
 
-def claim(folder: Path, config: WeightsConfig) -> None:
+def claim(folder: Path, config: Section) -> None:
     """Note which config the trainings in `folder` follow. UserError where they were begun with another one."""
     note, content = folder / TRAINING / "config.json", config.model_dump(mode="json")
     if not note.exists():

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from generation.folders import weights_folders
 from generation.loading import load
 from generation.models import to_images, to_pixels
 from generation.networks import build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
@@ -57,13 +58,15 @@ class ToyPrior:
         self.cell = 2 ** (len(config.scratch.vae.channels) - 1)
         self.cells = config.crop[0] // self.cell, config.crop[1] // self.cell
         self.scheduler = build_scheduler()
+        self.begun = weights_folders(config.init_from) if config.init_from else None
 
     def run(self) -> tuple[Prior, "BankWorld"]:
         """The finished prior, and the source's renders to fine-tune it on."""
         prior = self.bank("prior", self.scratch.prior_images)
         source = self.bank("source", self.scratch.source_images)
         if not published(self.folder / "vae"):
-            publish(self.train_vae(prior, source), self.folder / "vae")
+            kept_vae = load(AutoencoderKL, self.begun["vae"]) if self.begun else None
+            publish(kept_vae or self.train_vae(prior, source), self.folder / "vae")
         vae = load(AutoencoderKL, self.folder / "vae").to(self.device)
         prior_latents, source_latents = self.latents("prior", vae, prior), self.latents("source", vae, source)
         if not published(self.folder / "unet"):
@@ -73,7 +76,8 @@ class ToyPrior:
         encoder = load(CLIPTextModel, self.folder / "text_encoder").to(self.device)
         text = Text(load_tokenizer(self.folder / "tokenizer"), encoder)
         world = BankWorld(self.config, source, source_latents, self.cell, self.device)
-        return Prior(self.folder / "unet", vae, text, self.scheduler, GUIDANCE), world
+        controlnet = self.begun["controlnet"] if self.begun else None
+        return Prior(self.folder / "unet", vae, text, self.scheduler, GUIDANCE, controlnet), world
 
     def bank(self, world: str, count: int) -> Bank:
         """Renders of `world`, rendered once per folder."""
@@ -141,13 +145,7 @@ class ToyPrior:
     def train_prior(self, vae: AutoencoderKL, bank: Bank, latents: np.ndarray) -> tuple[UNet2DConditionModel, Text]:
         """The prior U-Net, and the text encoder that learns with it."""
         config = self.scratch.prior
-        if not published(self.folder / "tokenizer"):
-            publish(build_tokenizer([PROMPT, PLAIN_PROMPT, *CLASS_NAMES, *WEATHERS]), self.folder / "tokenizer")
-        tokenizer = load_tokenizer(self.folder / "tokenizer")
-        with initialization(self.config.seed, "prior"):
-            encoder = build_text_encoder(config, tokenizer)
-            unet = build_unet(config, self.scratch.vae.latent_channels, self.cells)
-        text = Text(tokenizer, encoder)
+        unet, text = self.start_prior()
         sampler = CropSampler(bank, self.config.crop, self.cell, config.rare_share)
 
         def loss(batch: MicroBatch) -> Tensor:
@@ -171,8 +169,26 @@ class ToyPrior:
             images = decode(vae, sample(unet, self.scheduler, text, prompts, shape, guidance=GUIDANCE))
             save_sheet(path, [images[0::2], images[1::2]])
 
-        self.train("prior", nn.ModuleDict({"unet": unet, "text_encoder": encoder}), loss, preview)
+        self.train("prior", nn.ModuleDict({"unet": unet, "text_encoder": text.encoder}), loss, preview)
         return unet, text
+
+    def start_prior(self) -> tuple[UNet2DConditionModel, Text]:
+        """What the prior's training starts from: random weights, or those of the set that it goes on from."""
+        if not published(self.folder / "tokenizer"):
+            known = load_tokenizer(self.begun["tokenizer"]) if self.begun else None
+            words = [PROMPT, PLAIN_PROMPT, *CLASS_NAMES, *WEATHERS]
+            publish(known or build_tokenizer(words), self.folder / "tokenizer")
+        tokenizer = load_tokenizer(self.folder / "tokenizer")
+        if self.begun:
+            encoder, unet = (
+                load(CLIPTextModel, self.begun["text_encoder"]),
+                load(UNet2DConditionModel, self.begun["unet"]),
+            )
+            return unet.requires_grad_(True), Text(tokenizer, encoder.requires_grad_(True))
+        with initialization(self.config.seed, "prior"):
+            encoder = build_text_encoder(self.scratch.prior, tokenizer)
+            unet = build_unet(self.scratch.prior, self.scratch.vae.latent_channels, self.cells)
+        return unet, Text(tokenizer, encoder)
 
 
 class BankWorld:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionControlNetPipeline
 
+from generation.weights.output import forget_paths
 from pipeline.config.weights import WeightsConfig
 from pipeline.errors import UserError
 
@@ -29,6 +30,7 @@ def ship_weights(config: WeightsConfig, folder: Path, destination: Path) -> None
         raise UserError(f"{folder} holds no finished training: repeat 'flexseg weights train' until it has finished")
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, dtype=torch.float16, local_files_only=True)
     pipeline.save_pretrained(destination)
+    forget_paths(destination)
     previews = sorted((folder / "training" / "controlnet").glob("step-*.png"))
     shutil.copyfile(previews[-1], destination / "samples.png")
     (destination / "README.md").write_text(model_card(config, folder), encoding="utf-8")
@@ -39,21 +41,18 @@ def model_card(config: WeightsConfig, folder: Path) -> str:
     scratch, source = config.scratch, config.source
     assert scratch is not None and not isinstance(source, str)
     fits = {"vae": scratch.vae, "prior": scratch.prior, "source": source, "controlnet": config.controlnet}
-    ends = {part: last_line(folder / "training" / part / "log.jsonl") for part in PARTS}
-    cells = [
-        (
-            part,
-            PARTS[part],
-            end["step"],
-            fits[part].batch_size,
-            f"{end['seconds'] / 60:.1f}",
-            f"{end['loss']:.4f}",
-        )
+    logs = {part: folder / "training" / part / "log.jsonl" for part in PARTS}
+    ends = {part: last_line(log) for part, log in logs.items() if log.exists()}
+    rows = "\n".join(
+        f"| {part} | {PARTS[part]} | {end['step']} | {fits[part].batch_size} | {end['seconds'] / 60:.1f} |"
+        f" {end['loss']:.4f} |"
         for part, end in ends.items()
-    ]
-    rows = "\n".join(f"| {' | '.join(map(str, row))} |" for row in cells)
+    )
     minutes = sum(end["seconds"] for end in ends.values()) / 60
     height, width = config.crop
+    start, preset = "from nothing", "toy-weights"
+    if config.init_from is not None:
+        start, preset = f"onwards from the set '{config.init_from}', whose VAE is kept,", "toy-weights-more"
     return f"""---
 license: apache-2.0
 library_name: diffusers
@@ -63,8 +62,8 @@ library_name: diffusers
 A tiny Stable-Diffusion-layout generator ({width}x{height} px) for flexseg's embedded world. It exists so that the main
 job runs without a download, and knows nothing of real streets. diffusers' `StableDiffusionControlNetPipeline` opens it.
 
-Trained from nothing on flexseg's own renders ({scratch.prior_images} of the prior's world, {scratch.source_images} of
-the source, seed {config.seed}), never on a target scene, with `flexseg weights train toy-weights`.
+Trained {start} on flexseg's own renders ({scratch.prior_images} of the prior's world, {scratch.source_images} of
+the source, seed {config.seed}), never on a target scene, with `flexseg weights train {preset}`.
 
 | part | what | steps | batch | minutes | last loss |
 |---|---|---|---|---|---|

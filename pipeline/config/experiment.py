@@ -16,7 +16,7 @@ from pipeline.config.generation import AlignmentConfig, GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.config.reading import parse_override, read_config, shown
 from pipeline.config.training import TrainingConfig
-from pipeline.config.weights import WeightsConfig
+from pipeline.config.weights import Pretraining, WeightsConfig
 from pipeline.errors import UserError, one_line
 from pipeline.toytown import TARGETS
 
@@ -46,6 +46,8 @@ class ExperimentConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     machine: Machine = Machine()
     weights: WeightsConfig | None = None
+    pretraining: Pretraining | None = None
+    """How an encoder with the sizes of `training.network` is pretrained, by `flexseg weights train` alone."""
 
     @field_validator("name")
     @classmethod

@@ -51,8 +51,9 @@ class NetworkConfig(Section):
     """An encoder with DAFormer's decoder, or HRDA's two scales of both."""
 
     pretrained: Reference | None = "nvidia/mit-b5"
-    """The encoder's weights and sizes: nvidia/mit-b0 to -b5 or microsoft/resnet-101 on the Hugging Face Hub, or a local
-    folder in that layout (SegFormer or ResNet); None for random weights."""
+    """The encoder's weights and sizes: `toy-town`, which ships with flexseg, nvidia/mit-b0 to -b5 or
+    microsoft/resnet-101 on the Hugging Face Hub, or a local folder in that layout (SegFormer or ResNet); None for
+    random weights."""
     encoder: Literal["mit-b0", "mit-b1", "mit-b2", "mit-b3", "mit-b4", "mit-b5", "resnet-101"] | None = None
     """Published sizes for random weights; None takes those below, of a MiT with four stages."""
     hidden_sizes: Stages = (64, 128, 320, 512)

@@ -95,6 +95,9 @@ class FineTuning(NetworkTraining):
 
     rare_share: Share = 0.5
     """Share of the crops that are drawn by rare-class sampling (T = 0.01)."""
+    area_balance: Share = 0.0
+    """Weight of a cell's loss: 1 / (share of its crop that its class covers) to this power, scaled to a mean of 1 per
+    crop (ours). 0 is the plain mean, in which a road counts for more than all persons."""
     height: Px | None = None
     """Height in px that the data set's images are resized to before a crop is cut; None keeps their own."""
     gradient_checkpointing: bool = False
@@ -111,6 +114,9 @@ class WeightsConfig(Section):
     prior_from: Reference | None = None
     """A prior like `GeneratorParts.prior`, or a set that ships with flexseg."""
     scratch: Scratch | None = None
+    init_from: Reference | None = None
+    """A finished set like `prior_from`, from which `scratch` goes on: its VAE is kept, prior and ControlNet start with
+    its weights. None starts with random ones."""
     crop: tuple[Px, Px] = (64, 128)
     """Height and width in px of the crops that the generator learns to make."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -129,6 +135,8 @@ class WeightsConfig(Section):
             raise ValueError(
                 "give one of 'prior_from' (a published prior) and 'scratch' (VAE and prior from nothing on toy town)"
             )
+        if self.init_from and not self.scratch:
+            raise ValueError("'init_from' is what 'scratch' goes on from: leave it out, or use 'prior_from' alone")
         tunings = (self.source, self.controlnet)
         if self.scratch and any(isinstance(tuning, str) or tuning.height for tuning in tunings):
             raise ValueError("'scratch' trains its own source U-Net on renders of 'scratch.size': leave out 'height'")
@@ -147,4 +155,30 @@ class WeightsConfig(Section):
             raise ValueError(f"scratch.size must be a multiple of {cell} px and no smaller than crop, got {list(size)}")
         if vae.crop % cell or vae.crop > min(size):
             raise ValueError(f"vae.crop must be a multiple of {cell} px and fit into scratch.size, got {vae.crop}")
+        return self
+
+
+class Pretraining(NetworkTraining):
+    """What ImageNet is to a published encoder, in toy town's world: classifying crops around objects of random towns
+    under a clear sky. No target's style, no target's scene and no other weather is seen (ours)."""
+
+    seed: int = 0
+    images: Positive = 2000
+    """Renders of the prior's world that crops are cut from."""
+    test_images: Positive = 200
+    """Further renders, for the accuracy on the card."""
+    size: tuple[Px, Px] = (96, 192)
+    """Height and width of a render in px."""
+    side: Px = 64
+    """Side in px of what the network sees; a multiple of 32."""
+    crop: tuple[Px, Px] = (20, 64)
+    """Shortest and longest side in px of the square crops, which are resized to `side`."""
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> Self:
+        if self.side % 32 or not 1 < self.crop[0] <= self.crop[1] <= min(self.size):
+            raise ValueError(
+                f"wanted 'side' in multiples of 32 and 'crop' from 2 px to the render's height, ascending; got"
+                f" {self.side} and {list(self.crop)}"
+            )
         return self

@@ -16,7 +16,7 @@ from generation.weights import checkpoints, finetune, scratch
 from generation.weights import loop as loop_module
 from generation.weights.bank import Bank, CropSampler, captions, cut
 from generation.weights.checkpoints import kept
-from generation.weights.diffusion import decode, encode, normalize_latents, sample
+from generation.weights.diffusion import area_weights, decode, encode, normalize_latents, sample
 from generation.weights.finetune import CONTROLNET, SOURCE_UNET
 from generation.weights.loop import CHECKPOINT, MicroBatch, learning_rate_factor, train_network
 from generation.weights.ship import ship_weights
@@ -209,7 +209,42 @@ def test_weights_sections_that_say_too_much_or_too_little() -> None:
         wrong(prior_from="toy-town")
     with pytest.raises(ValueError, match="give one of 'prior_from' .* and 'scratch'"):
         wrong(scratch=None)
+    with pytest.raises(ValueError, match="'init_from' is what 'scratch' goes on from"):
+        wrong(scratch=None, prior_from="toy-town", init_from="toy-town")
     with pytest.raises(ValueError, match="leave out 'height'"):
         wrong(source={**CONFIG.controlnet.model_dump(), "height": 32})
     with pytest.raises(ValueError, match="batch_size 3 does not divide into 2 equal parts"):
         wrong(controlnet={**CONFIG.controlnet.model_dump(), "batch_size": 3, "accumulation": 2})
+
+
+def test_a_finished_set_is_gone_on_from(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of a rate near zero leaves every network where the first set ended; the VAE keeps its bytes."""
+    monkeypatch.setattr(loop_module, "PREVIEWS", 1)
+    for module in (scratch, finetune):
+        monkeypatch.setattr(module, "sample", partial(sample, steps=1))
+    still = tiny_weights_training(steps=1, learning_rate=1e-12, ema=0.0).model_dump()
+    config = WeightsConfig.model_validate({**still, "init_from": str(trained)})
+    train_from_scratch(config, tmp_path / "further", machine=CPU)
+    before, after = (StableDiffusionControlNetPipeline.from_pretrained(p) for p in (trained, tmp_path / "further"))
+    for name in ("unet", "controlnet", "text_encoder"):
+        first = getattr(before, name).state_dict()
+        for key, value in getattr(after, name).state_dict().items():
+            torch.testing.assert_close(value, first[key], rtol=0, atol=1e-6)
+    vae = "vae/diffusion_pytorch_model.safetensors"
+    assert (trained / vae).read_bytes() == (tmp_path / "further" / vae).read_bytes()
+    ship_weights(config, tmp_path / "further", tmp_path / "shipped")
+    card = (tmp_path / "shipped/README.md").read_text()
+    assert f"onwards from the set '{trained}', whose VAE is kept" in card and "| vae |" not in card
+    assert "_name_or_path" not in "".join(path.read_text() for path in (tmp_path / "shipped").rglob("*.json"))
+
+
+def test_small_things_weigh_as_the_formula_says() -> None:
+    labels = np.random.default_rng(0).choice([0, 10, 255], (2, 8, 12), p=[0.7, 0.2, 0.1]).astype(np.uint8)
+    weights = area_weights(labels, (4, 3), 0.5)
+    for k, label in enumerate(labels):
+        expected = np.zeros((4, 3))
+        for row in range(8):
+            for column in range(12):
+                share = (label == label[row, column]).mean()
+                expected[row // 2, column // 4] += share**-0.5 / 8
+        np.testing.assert_allclose(weights[k, 0], expected / expected.mean(), rtol=1e-5)

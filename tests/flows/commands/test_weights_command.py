@@ -68,5 +68,5 @@ def test_what_is_missing_is_said_before_any_work(config: Path, tmp_path: Path) -
     assert "weights.prior_from is 'nowhere', which is neither a folder here" in fails("weights.prior_from=nowhere")
     line = fails("weights.source=yurujaja/DGInStyle/U-Net-Source-Finetuned")
     assert "weights.source: yurujaja/DGInStyle/U-Net-Source-Finetuned is no folder here" in line
-    assert "'weights' section; the presets" in fails("weights=null")
+    assert "'weights' or 'pretraining' section; the presets" in fails("weights=null")
     assert not (tmp_path / "store").exists()
