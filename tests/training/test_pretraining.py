@@ -47,7 +47,7 @@ def test_an_untrained_classifier_reads_a_nineteenth(monkeypatch: pytest.MonkeyPa
     """Equally many crops of each class: whoever always says one class is right in 1 of 19."""
     classifier = build_classifier(NetworkConfig.model_validate({"pretrained": None, "hidden_sizes": [8, 8, 16, 16]}), 0)
     with torch.no_grad():
-        classifier.classifier.weight.zero_()
+        classifier.get_parameter("classifier.weight").zero_()
     monkeypatch.setattr(module, "TEST_CROPS", 2)
     crops = ObjectCrops(pretraining(), 12, 8, silent)
     assert accuracy(classifier.eval(), crops) == pytest.approx(1 / 19)
