@@ -21,6 +21,14 @@ def check_cluster(machine: Machine) -> None:
         ray_cluster.resource(machine, machine.processes)
 
 
+def trainings_at_once(machine: Machine) -> int:
+    """How many trainings the cluster that `machine` names has room for, if nobody else uses it. UserError as above."""
+    from flows.ray import cluster as ray_cluster
+
+    with ray_cluster.connected():
+        return ray_cluster.total(ray_cluster.resource(machine, machine.processes)) // machine.processes
+
+
 def units(machine: Machine, *, inputs: Sequence[Path] = (), most_on_cpu: int = workers.MOST_ON_CPU) -> Executor:
     """The executor that `machine.executor` names. `inputs`: files and folders that every node of a cluster must be
     able to read; `most_on_cpu`: see `workers.run`."""

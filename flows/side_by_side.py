@@ -1,8 +1,9 @@
-"""Trainings side by side, for machines with more GPUs than one training takes.
+"""Trainings side by side, for machines and clusters with more GPUs than one training takes.
 
 A row of the report (train by one method from one seed, then score) is given a slot: as many GPUs as `machine.processes`
 says. Its stages run in processes of their own that see these GPUs alone, so that nothing that one row does to a device
 or to its process reaches another one. Rows begin as slots become free, and a model is scored while others still train.
+On a Ray cluster these processes only drive: each asks the cluster for what a slot stands for.
 """
 
 import os
@@ -13,6 +14,7 @@ from contextvars import ContextVar, copy_context
 from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
+from flows.executors import trainings_at_once
 from pipeline.config.machine import Machine
 from pipeline.work.board import board
 from pipeline.work.progress import OnProgress
@@ -21,14 +23,14 @@ R = TypeVar("R")
 
 
 class Slot(NamedTuple):
-    """The GPUs of one row, as `CUDA_VISIBLE_DEVICES` names them."""
+    """The GPUs of one row, as `CUDA_VISIBLE_DEVICES` names them; none on a Ray cluster, which chooses them itself."""
 
-    devices: tuple[str, ...]
+    devices: tuple[str, ...] = ()
 
     @property
     def environment(self) -> dict[str, str]:
         """What lets a process see these alone."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)} if self.devices else {}
 
 
 class Place(NamedTuple):
@@ -43,15 +45,20 @@ PLACE: ContextVar[Place | None] = ContextVar("PLACE", default=None)
 
 
 def slots(machine: Machine) -> list[Slot]:
-    """This machine's GPUs in groups of `machine.processes`, without a rest that is too small; none where rows are made
-    in turn: on the CPU, of which one training uses all cores, and on Ray, which places processes itself."""
-    if machine.device == "cpu" or machine.executor == "ray" or "RANK" in os.environ:
+    """This machine's GPUs, or what the Ray cluster has (GPUs, else cores), in groups of `machine.processes`, without a
+    rest that is too small; none where rows are made in turn: on this machine's CPU, of which one training uses all
+    cores, and under torchrun."""
+    if "RANK" in os.environ:
+        return []
+    if machine.executor == "ray":
+        return [Slot()] * trainings_at_once(machine)
+    if machine.device == "cpu":
         return []
     import torch  # slow to import
 
+    size, count = machine.processes, torch.cuda.device_count()
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    names = names or [str(k) for k in range(torch.cuda.device_count())]
-    size = machine.processes
+    names = (names or [str(k) for k in range(count)])[:count]  # torch sees none behind a name that is no GPU
     return [Slot(tuple(names[k : k + size])) for k in range(0, len(names) - size + 1, size)]
 
 

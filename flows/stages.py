@@ -35,6 +35,7 @@ from pipeline.store.inventory import manifests
 from pipeline.store.manifest import provenance
 from pipeline.work.progress import bar
 from training.pretrained_encoders import check_pretrained
+from training.processes import check_devices, check_processes
 
 
 def check(run: Run) -> None:
@@ -51,12 +52,12 @@ def check(run: Run) -> None:
     _ = run.generated_keys
     if config.machine.executor == "ray":
         check_cluster(config.machine)
-    elif config.machine.device == "cuda":
-        from pipeline.work.devices import device_of
-
-        device_of(config.machine)
+    elif config.machine.device == "cuda" or config.machine.processes > 1:
+        check_devices(config.machine)
     for method in config.training.methods.values():
-        check_pretrained(config.training.of(method).network)
+        section = config.training.of(method)
+        check_processes(section, config.machine)
+        check_pretrained(section.network)
     other_models(run)
     if config.data.toytown is None:  # else there is nothing on disk yet
         for name in config.training.methods:

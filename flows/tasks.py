@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -23,6 +23,7 @@ from flows.side_by_side import PLACE
 from flows.time_limits import limited
 from pipeline.config.machine import Machine
 from pipeline.store.artifacts import KEY_DIGITS
+from pipeline.work.interrupts import check
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -32,6 +33,8 @@ GPU_LIMIT = "flexseg-gpu"
 GPU_STAGES = ("generated", "segmenter", "evaluation")
 LEASE_S = 120.0
 """After this time a killed flow's GPUs are free again."""
+LOOK_S = 30.0
+"""How often a stage that waits for GPUs looks whether it was interrupted."""
 
 
 def task(stage: Callable[[Run, *Ts], R]) -> Callable[[Run, *Ts], R]:
@@ -71,7 +74,18 @@ def placed(stage: Callable[[Run, *Ts], R], run: Run, args: tuple[*Ts]) -> R:
         page(description, done, total)
         place.tell(description, done, total)
 
-    return limited(stage, run, args, math.inf if hours is None else hours, tell, place.environment)
+    return limited(
+        stage, in_its_slot(run), args, math.inf if hours is None else hours, tell, environment=place.environment
+    )
+
+
+def in_its_slot(run: Run) -> Run:
+    """The run of a row: it shares the run's history, and its stages start no more workers than a slot has GPUs."""
+    machine = run.config.machine
+    own = machine.model_copy(update={"workers": machine.processes})
+    row = Run(run.config.model_copy(update={"machine": own}))
+    row.history = run.history
+    return row
 
 
 def run_name() -> str:
@@ -91,8 +105,20 @@ def gpus(machine: Machine, stage: str) -> Iterator[None]:
     if slots == 0 or (limit := _gpu_limit()) is None:
         yield
         return
-    # A lost server must not end hours of work: the lease is renewed when the server is back.
-    with concurrency(GPU_LIMIT, occupy=min(slots, limit), lease_duration=LEASE_S, raise_on_lease_renewal_failure=False):
+    with ExitStack() as held:
+        while True:
+            check()  # in a row's thread, where no signal's exception arrives
+            # A lost server must not end hours of work: the lease is renewed when the server is back.
+            occupied = concurrency(
+                GPU_LIMIT,
+                occupy=min(slots, limit),
+                timeout_seconds=LOOK_S,
+                lease_duration=LEASE_S,
+                raise_on_lease_renewal_failure=False,
+            )
+            with suppress(TimeoutError):
+                held.enter_context(occupied)
+                break
         yield
 
 

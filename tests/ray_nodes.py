@@ -21,7 +21,7 @@ OBJECTS = 100_000_000
 class Node:
     """`ray start --block` with all the processes below it. The head is started without an address."""
 
-    def __init__(self, cpus: int, address: str | None = None) -> None:
+    def __init__(self, cpus: int, address: str | None = None, gpus: int = 0) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a short path: Unix sockets lie in it
         self.address = address or f"127.0.0.1:{_free_port()}"
         if address is None:
@@ -29,7 +29,7 @@ class Node:
             place = ["--head", f"--port={port}", f"--temp-dir={self.folder}", "--include-dashboard=false"]
         else:
             place = [f"--address={address}"]
-        size = [f"--num-cpus={cpus}", "--num-gpus=0", f"--object-store-memory={OBJECTS}"]
+        size = [f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={OBJECTS}"]
         common = ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--block"]
         command = [str(Path(sys.executable).with_name("ray")), "start", *place, *size, *common]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # for the modules of tests
@@ -58,13 +58,13 @@ class Node:
 
 
 @contextmanager
-def cluster(cpus: int = 1) -> Iterator[tuple[Node, Node]]:
-    """A head and a second node of `cpus` logical CPUs each; RAY_ADDRESS names them within."""
+def cluster(cpus: int = 1, gpus: int = 0) -> Iterator[tuple[Node, Node]]:
+    """A head and a second node of `cpus` and `gpus` logical ones each; RAY_ADDRESS names them within."""
     nodes: list[Node] = []
     before = os.environ.get("RAY_ADDRESS")
     try:
-        nodes.append(Node(cpus))
-        nodes.append(Node(cpus, nodes[0].address))
+        nodes.append(Node(cpus, gpus=gpus))
+        nodes.append(Node(cpus, nodes[0].address, gpus))
         os.environ["RAY_ADDRESS"] = nodes[0].address
         yield nodes[0], nodes[1]
     finally:

@@ -18,6 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from pipeline.errors import TryAgainError, UserError, one_line
 from pipeline.work.devices import out_of_memory
+from training.processes import started_processes
 
 TIMEOUT = timedelta(days=1)
 """For a rank that waits for the others. A dead rank is noticed at once, as its connection breaks."""
@@ -41,11 +42,6 @@ class _World(NamedTuple):
 def never() -> bool:
     """The `Stop` of a rank that nobody but its own signals stops."""
     return False
-
-
-def started_processes() -> int:
-    """How many processes torchrun or accelerate launch have started with this one; 1 without them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def run_on_ranks(count: int, device: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

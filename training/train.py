@@ -21,11 +21,12 @@ from pipeline.work.progress import Track, announce, silent
 from training.data import TrainingSet
 from training.draws import Drawer, rare_classes, source_pairs
 from training.interrupts import noticed
-from training.launch import Stop, run_on_ranks, share, started_processes
+from training.launch import Stop, run_on_ranks, share
 from training.loop import Loop
 from training.networks import Segmenter
 from training.optimization import build_optimizer
 from training.pools import GeneratedPool, ImagePool, ScenePool
+from training.processes import check_devices, check_processes, started_processes
 from training.state import StepState
 from training.synchronized import synchronize_norms
 from training.tracking import check_tracker, start_tracking, stop_tracking
@@ -113,25 +114,7 @@ def check(
     if machine.compile and (method.feature_distance or method.shade):
         raise UserError("feature_distance and shade look into the encoder, which machine.compile hides: switch one off")
     check_tracker(machine.tracker)
-    started = started_processes()
-    if machine.processes > 1 and 1 < started != machine.processes:
-        raise UserError(
-            f"machine.processes is {machine.processes}, but {started} processes were started: leave it at 1 under"
-            " torchrun or accelerate launch"
-        )
-    processes = max(started, machine.processes)
-    if config.batch_size % (processes * config.accumulation):
-        raise UserError(
-            f"training.batch_size {config.batch_size} does not divide over {processes} processes in"
-            f" training.accumulation {config.accumulation} parts: make it a multiple of"
-            f" {processes * config.accumulation}"
-        )
-
-
-def check_devices(machine: Machine) -> None:
-    """UserError if this machine lacks the GPUs that `machine` asks for."""
-    if device_of(machine).type == "cuda" and machine.processes > (gpus := torch.cuda.device_count()):
-        raise UserError(f"machine.processes is {machine.processes}, but torch sees {gpus} GPUs here: lower it")
+    check_processes(config, machine)
 
 
 def train_rank(job: Job, progress: Track, stop: Stop) -> None:

@@ -94,11 +94,14 @@ def train(
     from flows.recipes import method_of
     from flows.retries import persistently
     from training.pretrained_encoders import check_pretrained
+    from training.processes import check_processes
 
     run = load(config, overrides)
     row = method_of(run, method)
     uses_images = row.generated and run.config.generation is not None
-    check_pretrained(run.config.training.of(row).network)
+    section = run.config.training.of(row)
+    check_processes(section, run.config.machine)
+    check_pretrained(section.network)
     data_stages.check_crop(run, method)
     data_stages.labels(run)
     images = persistently(stages.generated)(run) if uses_images else None

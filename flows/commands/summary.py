@@ -13,6 +13,7 @@ from evaluation.report_schema import read_report
 from evaluation.schema import SkippedScene, read_evaluation
 from flows import recipes, stages
 from flows.commands.tables import CacheRow, cache_table, data_table, plan_table, quality_table, stages_table
+from flows.commands.trainings import trainings_text
 from flows.run import Run
 from flows.score_tables import classes_table, methods_table, scores_table
 from flows.tables import console
@@ -55,6 +56,8 @@ def print_plan(run: Run, *, measure: bool = False) -> None:
         for what, recipe in recipes.recipes(run)
     ]
     out.print(cache_table(rows))
+    if left := sum(row.what.startswith("segmenter") and row.artifact is None for row in rows):
+        out.print(trainings_text(run.config, left), soft_wrap=True)
 
 
 def _print_counts(run: Run, out: Console) -> None:

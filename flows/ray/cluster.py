@@ -90,15 +90,18 @@ def _address() -> str:
 
 def resource(machine: Machine, wanted: int = 1) -> str:
     """What one process of ours takes: "GPU" or "CPU". UserError if the cluster has fewer than `wanted` of them."""
-    total = ray.cluster_resources()
-    gpus = int(total.get("GPU", 0))
+    gpus = total("GPU")
     if machine.device == "cuda" and not gpus:
         raise UserError("machine.device is 'cuda', but no node of the Ray cluster has a GPU: set it to 'auto' or 'cpu'")
     name = "GPU" if gpus and machine.device != "cpu" else "CPU"
-    count = int(total.get(name, 0))
-    if count < wanted:
+    if (count := total(name)) < wanted:
         raise UserError(f"the Ray cluster has {count} {name}s, but {wanted} are needed: start more nodes")
     return name
+
+
+def total(name: str) -> int:
+    """How many "GPU"s or "CPU"s all nodes that are alive have, in use or not."""
+    return int(ray.cluster_resources().get(name, 0))
 
 
 def options(name: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _attempt(rank: _Rank, kind: str) -> None:
                 num_workers=count,
                 use_gpu=kind == "GPU",
                 resources_per_worker={"CPU": 1, **({"GPU": 1} if kind == "GPU" else {})},
-                placement_strategy="SPREAD",
+                placement_strategy="PACK",  # ranks talk at every step; those that one node has no room for spread
             ),
             run_config=RunConfig(name="training", storage_path=place, failure_config=FailureConfig(max_failures=0)),
         ).fit()
@@ -230,7 +230,7 @@ def may_pass(cause: Exception) -> bool:
 def _wait_for_nodes(job: Job, kind: str) -> None:
     """Returns when the cluster is large enough again, or the driver wants to stop."""
     told = False
-    while ray.cluster_resources().get(kind, 0) < job.machine.processes and not (job.folder / STOP).exists():
+    while ray_cluster.total(kind) < job.machine.processes and not (job.folder / STOP).exists():
         if not told:
             print(f"flexseg: waiting until the Ray cluster has {job.machine.processes} {kind}s again", file=sys.stderr)
         told = True

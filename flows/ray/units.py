@@ -86,8 +86,7 @@ class RayWorkers:
         self._false_starts = 0
         self._look_again = 0.0
         self._patient_until = time.monotonic() + SILENCE_S
-        slots = int(ray.cluster_resources()[kind])
-        for _ in range(min(len(units), most, slots)):
+        for _ in range(min(len(units), most, ray_cluster.total(kind))):
             self._start()
 
     @property

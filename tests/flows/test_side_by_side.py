@@ -1,6 +1,7 @@
 """Rows side by side: each on GPUs of its own, as many at a time as there are, and none notices what befalls another."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows import tasks
+from flows import stages, story, tasks
 from flows.run import Run
 from flows.side_by_side import PLACE, Slot, rows_side_by_side, slots
 from pipeline.config.experiment import ExperimentConfig
@@ -40,18 +41,55 @@ def test_six_trainings_on_two_gpus_take_three_rounds_and_a_killed_one_is_retried
     mini: Mini, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run, names = Run(mini()), ["a", "b", "killed", "d", "e", "f"]
-    made = {name: partial(tried_twice, rows.segmenter, run, tmp_path, name) for name in names}
-    results = rows_side_by_side(made, TWO)
+
+    def row(name: str) -> Any:
+        result = tried_twice(rows.segmenter, run, tmp_path, name)
+        if name == "a":
+            tried_twice(rows.evaluation, run, tmp_path, name)
+        return result
+
+    results = rows_side_by_side({name: partial(row, name) for name in names}, TWO)
     assert [result.partition(" on ")[0] for result in results] == names, "in order"
-    notes = [file.read_text().split() for file in tmp_path.glob("*.row")]
-    for device in ("0", "1"):
-        times = sorted((float(start), float(end)) for place, start, end in notes if place == device)
-        assert len(times) == 3, "three rounds"
-        assert all(end <= start for (_, end), (start, _) in pairwise(times)), "one at a time"
-    both = sorted((float(start), float(end)) for _, start, end in notes)
-    assert any(start < end for (_, end), (start, _) in pairwise(both)), "two devices at once"
+    times = three_rounds(tmp_path)
+    assert float((tmp_path / "a.scored").read_text()) < times[-1][0], "a model is scored before the last one is begun"
     assert PLACE.get() is None
     assert "Traceback" not in capfd.readouterr().err
+
+
+def three_rounds(notes: Path) -> list[tuple[float, float]]:
+    """Checks that six trainings took turns on two devices. When each began and ended, in the order of their begin."""
+    read = [file.read_text().split() for file in notes.glob("*.row")]
+    for device in ("0", "1"):
+        times = sorted((float(start), float(end)) for place, start, end in read if place == device)
+        assert len(times) == 3, "three rounds"
+        assert all(end <= start for (_, end), (start, _) in pairwise(times)), "one at a time"
+    both = sorted((float(start), float(end)) for _, start, end in read)
+    assert any(start < end for (_, end), (start, _) in pairwise(both)), "two devices at once"
+    return both
+
+
+@pytest.mark.slow
+def test_real_trainings_side_by_side_give_what_they_give_in_turn(
+    mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in this process: another number gives other last bits
+    table = ["training.methods={a: {}, b: {ube: true}}", "training.seeds=[0, 1, 2]", "training.iterations=60"]
+    settings = ["generation=null", *table, "training.checkpoint_every=4", "machine.tracker=null"]
+
+    def via(stage: Any) -> Any:
+        return partial(tried_twice, rows.real_segmenter if stage is stages.segmenter else stage)
+
+    runs = {name: Run(mini(*settings, f"machine.store={tmp_path / name}")) for name in ("side by side", "in turn")}
+    story.experiment(runs["side by side"], via, partial(rows_side_by_side, given=TWO))
+    three_rounds(tmp_path / "side by side" / "notes")
+    assert (tmp_path / "side by side" / "notes" / "was-killed").exists()
+    story.experiment(runs["in turn"], story.directly)
+    for what, file in (("segmenter", "segmenter/model.safetensors"), ("evaluation", "evaluation.json")):
+        made = [
+            sorted(artifact.folder for _, artifact in run.history if artifact.kind == what) for run in runs.values()
+        ]
+        assert len(made[0]) == len(made[1]) == 6
+        assert [(folder / file).read_bytes() for folder in made[0]] == [(f / file).read_bytes() for f in made[1]]
 
 
 def test_when_one_fails_the_others_finish_and_no_other_begins(mini: Mini, tmp_path: Path) -> None:
@@ -109,8 +147,10 @@ def test_one_slot_or_one_row_needs_no_processes() -> None:
         ({"processes": 2}, None, [("0", "1"), ("2", "3")]),
         ({"processes": 8}, None, []),
         ({}, "3,GPU-7a", [("3",), ("GPU-7a",)]),
+        ({}, "0,1,2,3,4,-1", [("0",), ("1",), ("2",), ("3",), ("4",)]),
         ({"device": "cpu"}, None, []),
-        ({"executor": "ray"}, None, []),
+        ({"executor": "ray"}, None, [(), ()]),
+        ({"executor": "ray", "processes": 3}, None, [()]),
     ],
 )
 def test_gpus_are_grouped_by_the_processes_of_a_training(
@@ -121,9 +161,19 @@ def test_gpus_are_grouped_by_the_processes_of_a_training(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 5)
+    monkeypatch.setattr("flows.ray.cluster.connected", nullcontext)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0, "GPU": 3.0 if "processes" in machine else 2.0})
     found = slots(Machine(**machine))
     assert [slot.devices for slot in found] == groups
-    assert all(slot.environment == {"CUDA_VISIBLE_DEVICES": ",".join(slot.devices)} for slot in found)
+    for slot in found:
+        assert slot.environment == ({"CUDA_VISIBLE_DEVICES": ",".join(slot.devices)} if slot.devices else {})
+
+
+def test_the_stages_of_a_row_start_no_more_workers_than_it_has_gpus(mini: Mini) -> None:
+    run = Run(mini("machine.processes=2", "machine.workers=8", "machine.device=auto"))
+    own = tasks.in_its_slot(run)
+    assert own.config.machine.workers == 2 and own.history is run.history
+    assert own.config.model_copy(update={"machine": run.config.machine}) == run.config
 
 
 def test_a_row_asks_the_server_for_the_gpus_of_one_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from flows.time_limits import EndedError
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.machine import Machine
 from pipeline.errors import StoreUnavailableError, TryAgainError, UserError
+from pipeline.work import interrupts
 
 Mini = Callable[..., ExperimentConfig]
 
@@ -89,6 +90,29 @@ def test_never_more_slots_than_the_limit(
     with tasks.gpus(Machine(), "generated"):
         pass
     assert taken == occupied
+
+
+def test_who_waits_for_gpus_hears_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    @contextmanager
+    def concurrency(name: str, timeout_seconds: float, **options: Any) -> Iterator[None]:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            interrupts.note(2)
+        raise TimeoutError(f"{timeout_seconds} s")
+        yield
+
+    monkeypatch.setattr(tasks, "_slots", lambda machine, stage: 1)
+    monkeypatch.setattr(tasks, "_gpu_limit", lambda: 1)
+    monkeypatch.setattr(tasks, "concurrency", concurrency)
+    try:
+        with pytest.raises(KeyboardInterrupt), tasks.gpus(Machine(), "segmenter"):
+            raise AssertionError("nothing was free")
+    finally:
+        interrupts.forget()
+    assert tries == 3
 
 
 def test_progress_has_a_page_per_loop(monkeypatch: pytest.MonkeyPatch) -> None:

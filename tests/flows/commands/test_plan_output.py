@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from flows import stages
 from flows.cli import app
 from flows.commands.painting_rate import known_rate
+from flows.commands.trainings import trainings_text
 from flows.recipes import generated_recipe
 from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig, load_config
@@ -111,3 +112,49 @@ def test_nothing_to_join_is_one_line(config: Path) -> None:
     result = CliRunner().invoke(app, ["generate", str(config), "--join"])
     assert result.exit_code == 2
     assert "nothing to join, no images are being painted in" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "settings", "said"),
+    [
+        (0, [], "3 trainings are left, one after the other"),
+        (2, [], "3 trainings are left, 2 at a time on 2 GPUs: 2 rounds"),
+        (8, [], "3 trainings are left, 3 at a time on 8 GPUs; machine.processes=2 would use 6 of them"),
+        (8, ["training.accumulation=2"], "3 trainings are left, 3 at a time on 8 GPUs"),
+        (8, ["machine.processes=2"], "3 trainings are left, 3 at a time on 8 GPUs"),
+        (8, ["training.methods={only: {}}"], "1 training is left"),
+        (0, ["machine.executor=ray"], "3 trainings are left, as many at a time as the Ray cluster has room for"),
+    ],
+)
+def test_how_the_trainings_share_the_gpus(
+    mini: Mini, gpus: int, settings: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    config = mini("machine.device=auto", *settings)
+    assert trainings_text(config, len(config.training.methods)) == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["machine.processes=3"],
+            "batch_size 2 does not divide over 3 processes in training.accumulation 1 parts: take 1, 2 processes, or"
+            " make it a multiple of 3 (another model)",
+        ),
+        (
+            ["training.methods={a: {}, b: {training: {accumulation: 4}}}"],
+            "batch_size 2 does not divide over 1 processes in training.accumulation 4 parts: make it a multiple of 4",
+        ),
+    ],
+)
+def test_a_batch_that_does_not_divide_is_said_by_the_plan_and_refused_by_run(
+    config: Path, settings: list[str], said: str
+) -> None:
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert f"trainings are left, which flexseg run refuses: training.{said}" in flexseg("plan", str(config), *options)
+    last = list(load_config(config, settings).training.methods)[-1]
+    for command in (["run", str(config)], ["train", str(config), "--method", last]):
+        refused = CliRunner().invoke(app, [*command, *options])
+        assert refused.exit_code == 2 and f"flexseg: training.{said}" in refused.stderr, refused.output

@@ -9,24 +9,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import stages
+from flows import stages, tasks
 from flows.ray import training as ray_training
 from flows.ray import units as ray_units
 from flows.run import Run
+from flows.side_by_side import Slot, rows_side_by_side, slots
 from flows.time_limits import EndedError
-from pipeline.config.experiment import load_config
+from pipeline.config.experiment import ExperimentConfig, load_config
 from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact
 from pipeline.work.units import WORK, Unit, claimed, writing
-from tests import ray_loads
+from tests import ray_loads, rows
 from tests.ray_nodes import ROOT, Node, cluster
 from tests.training.conftest import TINY, write_scenes
 from training.checkpoints import checkpoints
@@ -187,6 +189,27 @@ def test_painting_and_scoring_go_on_when_a_node_is_lost(
         assert not killer.is_alive()
     assert spread == local
     assert "a Ray worker or its node was lost; another worker takes over its work" in capfd.readouterr().err
+
+
+def test_rows_go_on_side_by_side_each_on_a_gpu_of_its_own(
+    mini: Callable[..., ExperimentConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes with a simulated GPU each: as many trainings at a time, and one whose rank dies does not stop them."""
+    monkeypatch.setattr(tasks, "progress_pages", lambda: lambda *progress: None)
+    names = ["a", "b", "killed", "d", "e", "f"]
+    with cluster(gpus=1):
+        run = Run(mini("machine.executor=ray", "machine.device=auto"))
+        given = slots(run.config.machine)
+        assert given == [Slot(), Slot()]
+        made = {name: partial(tasks.placed, rows.on_ray, run, (tmp_path, name)) for name in names}
+        assert rows_side_by_side(made, given) == [None] * 6
+    assert (tmp_path / "killed" / "was-killed").exists()
+    notes = [file.read_text().split() for file in tmp_path.glob("*.row")]
+    devices = {device for device, *_ in notes}
+    assert len(notes) == 6 and len(devices) == 2 and all(device.endswith(":0") for device in devices)
+    for device in devices:
+        times = sorted((float(start), float(end)) for place, start, end in notes if place == device)
+        assert all(end <= start for (_, end), (start, _) in pairwise(times)), "one at a time"
 
 
 @pytest.fixture
