@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from pipeline.config.evaluation import EvaluationConfig
+from pipeline.config.precision import Precision
 from pipeline.data.windows import window_starts
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -52,11 +53,13 @@ def input_text(config: EvaluationConfig, domain: str, images: set[Size]) -> str:
         text += f", windows of {_size_text({config.window})}"
     if config.scales != (1.0,):
         text += f", at {', '.join(f'{scale:g}' for scale in config.scales)} times that"
-    return text + (", flipped" if config.flip else "")
+    text += ", flipped" if config.flip else ""
+    return text if config.precision == "fp32" else f"{text}, in {config.precision}"
 
 
 def make_predict(network: Network, config: EvaluationConfig, device: torch.device, batch_size: int = 1) -> Predict:
     """`predict` by a network on `device`, which sees at most `batch_size` images or windows at a time."""
+    network = in_precision(network, config.precision, device)
     stride = config.window and (config.stride or two_thirds(config.window))
 
     def logits(images: torch.Tensor) -> torch.Tensor:
@@ -73,6 +76,18 @@ def make_predict(network: Network, config: EvaluationConfig, device: torch.devic
         return read(passes, pixels.shape[2:], single=not config.flip and len(config.scales) == 1)
 
     return predict
+
+
+def in_precision(network: Network, precision: Precision, device: torch.device) -> Network:
+    """The network as it computes in bf16, with float32 logits; as it is for other formats."""
+    if precision != "bf16":
+        return network
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return network(images).float()
+
+    return logits
 
 
 def _inputs(pixels: torch.Tensor, size: Size, config: EvaluationConfig) -> Iterator[tuple[torch.Tensor, bool]]:

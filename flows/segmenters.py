@@ -61,11 +61,16 @@ def load_network(folder: Path, device: "torch.device") -> "Network":
     return predict.load_network(folder, str(device))
 
 
-def load_predict(folder: Path, config: EvaluationConfig, device: str, batch_size: int) -> "Predict":
+def load_predict(
+    folder: Path, config: EvaluationConfig, device: str, batch_size: int, *, autotune: bool = False
+) -> "Predict":
     """`predict` of the model of a folder, for evaluation: it sees at most `batch_size` images or windows at once."""
     import torch
 
     from evaluation.inference import make_predict
+    from pipeline.work.devices import set_up_gpu
 
     place = torch.device(device)
+    # Whole images may be of many sizes, each of which would be timed anew.
+    set_up_gpu(place, config.precision, autotune=autotune and config.window is not None)
     return make_predict(load_network(folder, place), config, place, batch_size)

@@ -184,7 +184,7 @@ def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
 
         run.render_world()
         section, machine = run.config.evaluation, run.config.machine
-        load = partial(load_predict, folder_of_model, section)
+        load = partial(load_predict, folder_of_model, section, autotune=machine.autotune)
         domains = {domain.name: domain.scenes for domain in run.targets}
         for domain in run.targets:
             warn_of_labels(domain)

@@ -93,11 +93,12 @@ class Generator:
         """Make the networks ready for painting, in place and once: LoRA, precision, layout in memory, compiler."""
         if config.lora is not None:
             merge_lora(self.unet, config.lora, config.lora_scale)
+        if self.device.type == "cuda":  # its matrix units take channels last; on a CPU it only costs
+            for network in (self.unet, self.controlnet, self.vae):
+                network.to(memory_format=torch.channels_last)
         for network in (self.unet, self.controlnet):
             if config.precision == "bf16":
                 network.bfloat16()
-            if self.device.type == "cuda":  # its matrix units take channels last; on a CPU it only costs
-                network.to(memory_format=torch.channels_last)
             if compiled:
                 network.compile()
 

@@ -16,6 +16,7 @@ from pipeline.config.machine import Machine
 from pipeline.errors import UserError
 from pipeline.requests import GenerationRequest
 from pipeline.seeding import derive_seed
+from pipeline.work.devices import set_up_gpu
 
 MACHINE = Machine()
 """The usual portions of work."""
@@ -30,6 +31,7 @@ class Painter:
 
     def __init__(self, config: GenerationConfig, generator: Generator, machine: Machine = MACHINE) -> None:
         check_grid(config, generator)
+        set_up_gpu(generator.device, config.precision, autotune=machine.autotune)  # images and windows are of one size
         generator.prepare(config, compiled=machine.compile_generator)
         self._config = config
         self._machine = machine

@@ -39,9 +39,11 @@ def _loaded(folder: Path, device: str) -> Segmenter:
     _check_layout(folder)
     try:
         with contextlib.redirect_stdout(None):  # huggingface_hub prints where it loads from
-            return Segmenter.from_pretrained(folder, strict=True).to(device).eval()
+            segmenter = Segmenter.from_pretrained(folder, strict=True).to(device).eval()
     except (TypeError, ValueError, OSError, LookupError, AttributeError, SafetensorError, RuntimeError) as error:
         raise _no_segmenter(folder, error) from error
+    # A GPU's matrix units take channels last; on a CPU it only costs.
+    return segmenter.to(memory_format=torch.channels_last) if torch.device(device).type == "cuda" else segmenter
 
 
 def _check_layout(folder: Path) -> None:

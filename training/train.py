@@ -16,7 +16,7 @@ from pipeline.data.datasets import Scene
 from pipeline.data.statistics import class_pixels
 from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
-from pipeline.work.devices import device_of, loader_workers
+from pipeline.work.devices import device_of, loader_workers, set_up_gpu
 from pipeline.work.progress import Track, announce, silent
 from training.data import TrainingSet
 from training.draws import Drawer, rare_classes, source_pairs
@@ -149,15 +149,16 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         project_config=ProjectConfiguration(logging_dir=str(job.folder)),
     )
     assert accelerator.num_processes == max(started_processes(), 1), "Accelerate did not see all processes"
+    set_up_gpu(accelerator.device, config.precision, autotune=machine.autotune)  # crops are of one size
     pairs = source_pairs(config, rare)
     scenes = training if pairs is None else [training[index] for index, _ in pairs]
     pools = _pools(job, accelerator, scenes, held_out)
     segmenter = Segmenter.create(config.network, derive_seed(job.seed, "network"), config.scale)
+    if accelerator.device.type == "cuda":
+        segmenter.to(memory_format=torch.channels_last)
     state = StepState.create(config, job.method, segmenter)
     optimizer, schedule = build_optimizer(segmenter, config.optimizer, config.iterations)
     synchronize_norms(segmenter, accelerator.device)
-    if accelerator.device.type == "cuda":
-        segmenter.to(memory_format=torch.channels_last)
     if machine.compile:
         segmenter.compile()
     model, optimizer = accelerator.prepare(segmenter, optimizer)

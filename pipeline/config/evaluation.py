@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from pipeline.config.base import Count, Px, Reference, Scale, Section
+from pipeline.config.precision import Precision
 
 
 class EvaluationConfig(Section):
@@ -30,6 +31,8 @@ class EvaluationConfig(Section):
     """Also predict the mirrored image and average the probabilities."""
     scales: tuple[Scale, ...] = (1.0,)
     """Multiples of the network's input at which to predict; the probabilities are averaged."""
+    precision: Precision = "fp32"
+    """Number format in which the network computes; its logits are float32 in any case."""
     band: Px = 5
     """A pixel is on a boundary if another class lies within this many px (Chebyshev distance)."""
     curve: tuple[Px, ...] = (1, 2, 3, 5, 8, 12, 16)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Count, Px, Reference, Section
+from pipeline.config.precision import Precision
 from pipeline.config.weights import PLAIN_PROMPT, PROMPT, GeneratorParts
 from pipeline.data.labels import CLASS_NAMES
 
@@ -95,7 +96,7 @@ class GenerationConfig(Section):
     lora: Reference | None = None
     """LoRA of the prior U-Net, for instance for few steps: a file, a folder or a Hub repository (ours)."""
     lora_scale: float = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Number format in which U-Net and ControlNet compute. The VAE and the latents stay in float32."""
     shard_size: Annotated[int, Field(gt=0, le=100_000)] = 48
     """Images in one parquet file, the unit of resume and of what a worker does."""

@@ -42,6 +42,9 @@ class Machine(Section):
     processes: Processes = 1
     """Processes that train one segmenter together, one per GPU (or on the CPU). `training.batch_size` is divided among
     them. Under torchrun or accelerate launch leave it at 1: they set the number."""
+    autotune: bool = True
+    """On a GPU let cuDNN time its ways to convolve when it first sees a shape, and take the fastest: seconds at the
+    start, then faster; another run may take another way, which changes the last bits of sums."""
     compile: bool = False
     """Compile the segmenter with torch.compile before training: minutes at the start, faster steps after."""
     compile_generator: bool = False

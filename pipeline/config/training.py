@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.base import Channels, Count, Positive, Px, Rate, Reference, Scale, Section, Share, merged
+from pipeline.config.precision import Precision
 
 Eights = Annotated[int, Field(gt=0, le=2**14, multiple_of=8)]
 Stages = tuple[Channels, Channels, Channels, Channels]
@@ -244,7 +245,7 @@ class TrainingConfig(Section):
     has: HasConfig = HasConfig()
     feature_distance: FeatureDistanceConfig = FeatureDistanceConfig()
     shade: ShadeConfig = ShadeConfig()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     loss_limit: Rate = 100.0
     """A loss above this counts as diverged and stops the run (ours)."""
     block: Positive = 50

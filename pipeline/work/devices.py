@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pipeline.config.machine import Machine
+from pipeline.config.precision import Precision
 from pipeline.errors import TryAgainError, UserError, one_line
 
 if TYPE_CHECKING:  # slow to import
@@ -32,6 +33,19 @@ def loader_workers(machine: Machine) -> int:
     # Who started this process with others (torchrun, Ray, we) has told it how many they are on this machine.
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", machine.processes))
     return max(1, min(MOST_LOADERS, len(os.sched_getaffinity(0)) // processes))
+
+
+def set_up_gpu(device: "torch.device", precision: Precision, *, autotune: bool) -> None:
+    """How this process computes on a GPU from here on: whether products of float32 are rounded to TF32, and whether
+    cuDNN times its ways to convolve. Nothing changes for other devices."""
+    import torch
+
+    if device.type != "cuda":
+        return
+    # The older names for it: torch.compile fails on the newer ones in several releases (pytorch#166387).
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.cudnn.benchmark = autotune
 
 
 def out_of_memory(error: BaseException) -> TryAgainError | None:

@@ -87,6 +87,20 @@ def test_half_precision_is_close(tiny_weights: Path) -> None:
     assert 0 < np.abs(exact - half).mean() < 4
 
 
+def test_tf32_is_asked_of_a_gpu_and_changes_nothing_on_a_cpu(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, bool]] = []
+
+    def note(device: torch.device, precision: str, *, autotune: bool) -> None:
+        asked.append((device.type, precision, autotune))
+
+    monkeypatch.setattr("generation.paint.set_up_gpu", note)
+    exact, same = (painted(load(tiny_weights), config(tiny_weights, precision=name)) for name in ("fp32", "tf32"))
+    assert np.array_equal(exact, same)
+    assert asked == [("cpu", "fp32", True), ("cpu", "tf32", True)]
+
+
 @pytest.mark.slow
 def test_compiled_networks_paint_the_same_and_are_compiled_once(
     tiny_weights: Path, monkeypatch: pytest.MonkeyPatch

@@ -70,6 +70,18 @@ def test_half_precision_is_close_and_its_losses_are_fp32(make_loop: Make) -> Non
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_tf32_is_asked_of_a_gpu_and_changes_nothing_on_a_cpu(make_loop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, bool]] = []
+
+    def note(device: torch.device, precision: str, *, autotune: bool) -> None:
+        asked.append((device.type, precision, autotune))
+
+    monkeypatch.setattr("training.train.set_up_gpu", note)
+    exact = _steps(make_loop(), 2)
+    assert torch.equal(exact, _steps(make_loop(CPU.model_copy(update={"autotune": False}), precision="tf32"), 2))
+    assert asked == [("cpu", "fp32", True), ("cpu", "tf32", False)]
+
+
 @pytest.mark.slow
 def test_a_compiled_network_gives_the_same_losses(make_loop: Make) -> None:
     plain, compiled = make_loop(), make_loop(CPU.model_copy(update={"compile": True}))
