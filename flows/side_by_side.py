@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 from flows.executors import trainings_at_once
 from pipeline.config.machine import Machine
 from pipeline.work.board import board
+from pipeline.work.devices import loader_workers
 from pipeline.work.progress import OnProgress
 
 R = TypeVar("R")
@@ -34,10 +35,17 @@ class Slot(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the stages of a row are made, and who hears how far they are."""
+    """Where the stages of a row are made, how many rows share the machine's cores, and who hears how far they are."""
 
     environment: Mapping[str, str]
+    sharing: int
     tell: OnProgress
+
+    def machine(self, whole: Machine) -> Machine:
+        """What of a machine a row's stages may use: a worker per GPU, and a share of the cores to read images."""
+        together = whole.model_copy(update={"processes": whole.processes * self.sharing})
+        loaders = loader_workers(together) if self.sharing > 1 else whole.loader_workers
+        return whole.model_copy(update={"workers": whole.processes, "loader_workers": loaders})
 
 
 PLACE: ContextVar[Place | None] = ContextVar("PLACE", default=None)
@@ -78,13 +86,13 @@ def rows_side_by_side(rows: Mapping[str, Callable[[], R]], given: Sequence[Slot]
     for slot in given:
         free.put(slot)
     with board() as shown, ThreadPoolExecutor(len(given)) as pool:
-        ends = threading.Event()
+        ends, sharing = threading.Event(), min(len(given), len(rows))
 
         def in_slot(name: str, row: Callable[[], R]) -> R:
             if ends.is_set():
                 raise NotBegunError(name)
             slot = free.get()  # there is one: no more threads than slots
-            PLACE.set(Place(slot.environment, shown.named(name)))
+            PLACE.set(Place(slot.environment, sharing if slot.devices else 1, shown.named(name)))
             try:
                 return row()
             except BaseException:

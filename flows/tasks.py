@@ -19,7 +19,7 @@ from flows.interrupts import listen_within_flow
 from flows.retries import FIRST_DELAY_S, may_help
 from flows.run import Run
 from flows.server.pages import progress_pages
-from flows.side_by_side import PLACE
+from flows.side_by_side import PLACE, Place
 from flows.time_limits import limited
 from pipeline.config.machine import Machine
 from pipeline.store.artifacts import KEY_DIGITS
@@ -75,15 +75,13 @@ def placed(stage: Callable[[Run, *Ts], R], run: Run, args: tuple[*Ts]) -> R:
         place.tell(description, done, total)
 
     return limited(
-        stage, in_its_slot(run), args, math.inf if hours is None else hours, tell, environment=place.environment
+        stage, in_its_slot(run, place), args, math.inf if hours is None else hours, tell, environment=place.environment
     )
 
 
-def in_its_slot(run: Run) -> Run:
-    """The run of a row: it shares the run's history, and its stages start no more workers than a slot has GPUs."""
-    machine = run.config.machine
-    own = machine.model_copy(update={"workers": machine.processes})
-    row = Run(run.config.model_copy(update={"machine": own}))
+def in_its_slot(run: Run, place: Place) -> Run:
+    """The run of a row: it shares the run's history, and has the part of the machine that is the row's."""
+    row = Run(run.config.model_copy(update={"machine": place.machine(run.config.machine)}))
     row.history = run.history
     return row
 

@@ -11,7 +11,7 @@ import pytest
 
 from flows import stages, story, tasks
 from flows.run import Run
-from flows.side_by_side import PLACE, Slot, rows_side_by_side, slots
+from flows.side_by_side import PLACE, Place, Slot, rows_side_by_side, slots
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.config.machine import Machine
 from pipeline.errors import TryAgainError
@@ -169,11 +169,15 @@ def test_gpus_are_grouped_by_the_processes_of_a_training(
         assert slot.environment == ({"CUDA_VISIBLE_DEVICES": ",".join(slot.devices)} if slot.devices else {})
 
 
-def test_the_stages_of_a_row_start_no_more_workers_than_it_has_gpus(mini: Mini) -> None:
+def test_a_row_has_its_part_of_the_machine(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(32)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     run = Run(mini("machine.processes=2", "machine.workers=8", "machine.device=auto"))
-    own = tasks.in_its_slot(run)
-    assert own.config.machine.workers == 2 and own.history is run.history
-    assert own.config.model_copy(update={"machine": run.config.machine}) == run.config
+    own = tasks.in_its_slot(run, Place({}, 4, print))
+    assert own.config.machine == run.config.machine.model_copy(update={"workers": 2, "loader_workers": 4})
+    assert own.config.model_copy(update={"machine": run.config.machine}) == run.config and own.history is run.history
+    elsewhere = Place({}, 1, print).machine(run.config.machine)  # a Ray cluster's nodes know their own cores
+    assert (elsewhere.workers, elsewhere.loader_workers) == (2, "auto")
 
 
 def test_a_row_asks_the_server_for_the_gpus_of_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
