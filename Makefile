@@ -27,6 +27,9 @@ test: install ## the quick tests, in two processes
 test-slow: install ## the slow tests
 	@$(BIN)/pytest -m slow
 
+rehearsal: install ## the gta presets at true size with random weights, on a CPU: 20 GB of disk, 24 GB of memory
+	@$(BIN)/python -m benchmarks.rehearsal
+
 coverage: install ## the quick tests with the lines that they leave out
 	@$(BIN)/pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
 
@@ -94,4 +97,4 @@ $(BIN)/python:
 		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null; }
 	@$(PYTHON) -m venv --without-pip $(VENV)
 
-.PHONY: demo install test test-slow coverage check check-manifests format lock clean help
+.PHONY: demo install test test-slow rehearsal coverage check check-manifests format lock clean help

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -24,27 +24,51 @@ SIDE = 8192
 """Side of the square matrices that the card's own rate is measured with."""
 
 
+def sd15_unet() -> UNet2DConditionModel:
+    """Its U-Net as the published config has it, 860 million weights, random."""
+    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+
+
+def sd15_vae() -> AutoencoderKL:
+    """Its autoencoder, random."""
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        sample_size=512,
+    )
+
+
+def sd15_text_encoder() -> CLIPTextModel:
+    """Its text encoder, random."""
+    config = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
+    )
+    return CLIPTextModel(config)
+
+
+def sd15_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet of 20 channels for `unet`, random where a new one is zero, which would hide the condition."""
+    controlnet = build_controlnet(unet, image_levels=4)
+    for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
+        torch.nn.init.normal_(layer.weight, std=0.01)
+    torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=0.01)
+    return controlnet
+
+
 def random_sd15(device: torch.device) -> Generator:
     """The networks of Stable Diffusion 1.5 (published configs) with weights from seed 0."""
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
         tokenizer = build_tokenizer(["a city street scene"])
-        text = CLIPTextConfig(
-            hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
-        )
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            sample_size=512,
-        )
-        controlnet = build_controlnet(unet, image_levels=4)
-        for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
-            torch.nn.init.normal_(layer.weight, std=0.01)  # they start at zero, which would hide the condition
-        torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=0.01)
-        networks = {"vae": vae, "text_encoder": CLIPTextModel(text), "unet": unet, "controlnet": controlnet}
+        unet = sd15_unet()
+        networks = {
+            "vae": sd15_vae(),
+            "text_encoder": sd15_text_encoder(),
+            "unet": unet,
+            "controlnet": sd15_controlnet(unet),
+        }
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
         set_alpha_to_one=False,
