@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from flows.domains import Domain, scenes_of
 from flows.frozen import settings
+from flows.segmenters import find_model
 from generation.folders import weights_fingerprint
 from generation.lora import lora_fingerprint
 from pipeline.config.data import Dataset
@@ -158,6 +159,15 @@ class Run:
         """Fingerprints of the data sets in data.generated, by their place in it. UserError if one is not there."""
         folders = self.config.data.generated
         return {f"generated {k}": data_set_fingerprint(folder, self.digests) for k, folder in enumerate(folders)}
+
+    @cached_property
+    def other_models(self) -> dict[str, tuple[str, Path]]:
+        """(fingerprint, folder) of the models in `evaluation.models`. UserError if one is not to be had or has a
+        method's name."""
+        models = self.config.evaluation.models
+        if taken := set(models) & set(self.config.training.methods):
+            raise UserError(f"evaluation.models: {min(taken)!r} is a method's name already; choose another name")
+        return {name: find_model(self.store, place) for name, place in models.items()}
 
     @property
     def generation(self) -> GenerationConfig:

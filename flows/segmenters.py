@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.run import Run
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import UserError
 from pipeline.store.artifacts import ArtifactStore
@@ -39,15 +38,6 @@ def find_model(store: ArtifactStore, name: str) -> tuple[str, Path]:
             f"--model {name} is a {artifact.kind!r} artifact, wanted a 'segmenter'; see the table of flexseg plan"
         )
     return artifact.key, artifact.folder / "segmenter"
-
-
-def other_models(run: Run) -> dict[str, tuple[str, Path]]:
-    """(fingerprint, folder) of the models in `evaluation.models`. UserError if one is not to be had or has a method's
-    name."""
-    models = run.config.evaluation.models
-    if taken := set(models) & set(run.config.training.methods):
-        raise UserError(f"evaluation.models: {min(taken)!r} is a method's name already; choose another name")
-    return {name: find_model(run.store, place) for name, place in models.items()}
 
 
 def load_network(folder: Path, device: "torch.device") -> "Network":

@@ -22,7 +22,7 @@ from flows.recipes import (
     unscored,
 )
 from flows.run import Recipe, Run
-from flows.segmenters import load_predict, other_models
+from flows.segmenters import load_predict
 from generation.folders import weights_folders
 from generation.lora import lora_file
 from pipeline.config.experiment import ExperimentConfig
@@ -58,7 +58,7 @@ def check(run: Run) -> None:
         section = config.training.of(method)
         check_processes(section, config.machine)
         check_pretrained(section.network)
-    other_models(run)
+    _ = run.other_models
     if config.data.toytown is None:  # else there is nothing on disk yet
         for name in config.training.methods:
             check_crop(run, name)

@@ -6,7 +6,6 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 from flows import data_stages, recipes, stages
 from flows.run import NothingBuiltError, Run
-from flows.segmenters import other_models
 from pipeline.store.artifacts import Artifact
 
 Ts = TypeVarTuple("Ts")
@@ -50,7 +49,7 @@ def experiment(run: Run, via: Via, together: Together = in_turn) -> Artifact:
     missing = [pair for pair in rows if not _made(run, *pair)]
     made = dict(zip(missing, together({f"{m}, seed {s}": partial(row, m, s) for m, s in missing}), strict=True))
     results = [made[pair] if pair in made else row(*pair) for pair in rows]
-    for name, (key, folder) in other_models(run).items():
+    for name, (key, folder) in run.other_models.items():
         results.append(stages.Result(name, 0, None, evaluation(run, key, folder)))
     return via(stages.report)(run, scored, results)
 

@@ -10,7 +10,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 
 from evaluation.inference import make_predict
 from flows.run import Run
-from flows.segmenters import find_model, load_network, other_models
+from flows.segmenters import find_model, load_network
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.data.labels import CLASS_NAMES
@@ -59,13 +59,13 @@ def test_our_segmenters_predict_as_the_single_predictor_does(mini: Mini, ours: P
 
 def test_models_of_others(mini: Mini, theirs: Path) -> None:
     run = Run(mini(f"evaluation.models={{b0: {theirs}}}"))
-    ((key, folder),) = other_models(run).values()
+    ((key, folder),) = run.other_models.values()
     assert folder == theirs and len(key) == 64
     assert load_network(folder, CPU)(torch.zeros(2, 3, 64, 64)).shape == (2, 19, 16, 16)
     with pytest.raises(UserError, match="is a method's name already"):
-        other_models(Run(mini(f"evaluation.models={{flex-seg: {theirs}}}")))
+        _ = Run(mini(f"evaluation.models={{flex-seg: {theirs}}}")).other_models
     with pytest.raises(UserError, match="hf download"):
-        other_models(Run(mini("evaluation.models={b0: nobody/nowhere}")))
+        _ = Run(mini("evaluation.models={b0: nobody/nowhere}")).other_models
 
 
 def test_other_models_and_the_batch_do_not_change_the_key_of_an_evaluation(mini: Mini, theirs: Path) -> None:
