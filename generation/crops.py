@@ -11,11 +11,11 @@ from pipeline.data.datasets import Scene
 from pipeline.data.image_files import image_size
 from pipeline.data.labels import IGNORE, NUM_CLASSES, load_label_map
 from pipeline.data.pictures import colorize
+from pipeline.data.rare_classes import first_good
 from pipeline.errors import UserError
 from pipeline.requests import Box
 from pipeline.work.threads import in_order
 
-CROP_TRIES = 10  # released DAFormer and DGInStyle code
 KEPT_BYTES = 2**29
 
 
@@ -85,14 +85,17 @@ def draw_crop(label: np.ndarray, size: tuple[int, int], class_id: int, wanted: f
     The map is not smaller than the crop, see `check_crops_fit`.
     """
     height, width = size
-    box = Box(0, 0, height, width)
-    for _ in range(CROP_TRIES):
+
+    def draw() -> Box:
         top = int(rng.integers(0, label.shape[0] - height + 1))
         left = int(rng.integers(0, label.shape[1] - width + 1))
-        box = Box(top, left, height, width)
-        if np.count_nonzero(label[top : top + height, left : left + width] == class_id) > wanted:
-            break
-    return box
+        return Box(top, left, height, width)
+
+    def shows(box: Box) -> bool:
+        inside = label[box.top : box.top + height, box.left : box.left + width]
+        return bool(np.count_nonzero(inside == class_id) > wanted)
+
+    return first_good(draw, shows)
 
 
 def condition(labels: np.ndarray, channels: int) -> np.ndarray:

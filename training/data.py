@@ -6,7 +6,7 @@ seed, so batches are the same with any number of workers.
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config.training import TrainingConfig
 from pipeline.data.labels import IGNORE
+from pipeline.data.rare_classes import first_good
 from pipeline.errors import UserError
 from pipeline.seeding import random_generator
 from training.draws import Draw
@@ -23,7 +24,8 @@ from training.pools import ImagePool
 
 CACHE_BYTES = 2**30
 """A pool whose decoded images fit in here keeps them in memory (per loader process)."""
-CROP_TRIES = 10
+Corner = tuple[int, int]
+"""Top and left px of a crop."""
 
 
 class Batch(NamedTuple):
@@ -51,10 +53,8 @@ class TrainingSet(Dataset[Batch]):
     def __getitem__(self, draw: Draw) -> Batch:
         rng = random_generator(self.seed, "sample", draw.iteration, draw.position)
         image, label = self.readers[draw.pool](draw.image)
-        top, left = self._corner(label, draw.wanted_class, rng)
-        height, width = self.config.crop
-        window = np.s_[top : top + height, left : left + width]
-        image, label = image[window], label[window]
+        corner = self._corner(label, draw.wanted_class, rng)
+        image, label = self._cut(image, corner), self._cut(label, corner)
         if rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         return Batch(
@@ -70,30 +70,34 @@ class TrainingSet(Dataset[Batch]):
         self.__dict__.update(state)
         self.readers = [_reader(pool) for pool in self.pools]
 
-    def _corner(self, label: np.ndarray, wanted: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Top left px of the crop: the first of ten tries that shows enough of the wanted class, else the last."""
+    def _corner(self, label: np.ndarray, wanted: int, rng: np.random.Generator) -> Corner:
+        """A crop that shows enough of the wanted class (none: -1), if ten tries find one."""
         check_crop(label, self.config.crop)
-        height, width = self.config.crop
-        top = left = 0
-        for _ in range(CROP_TRIES if wanted >= 0 else 1):
-            top, left = self._varied_corner(label, rng)
-            shown = np.count_nonzero(label[top : top + height, left : left + width] == wanted)
-            if shown > self.config.rare_class_crop:
-                break
-        return top, left
 
-    def _varied_corner(self, label: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
-        """Top left px of the first of ten tries in which no class covers too much, else of the last."""
+        def shows(corner: Corner) -> bool:
+            return bool(np.count_nonzero(self._cut(label, corner) == wanted) > self.config.rare_class_crop)
+
+        draw = partial(self._varied_corner, label, rng)
+        return first_good(draw, shows) if wanted >= 0 else draw()
+
+    def _varied_corner(self, label: np.ndarray, rng: np.random.Generator) -> Corner:
+        """A crop in which no class covers too much, if ten tries find one."""
         height, width = self.config.crop
-        top = left = 0
-        for _ in range(CROP_TRIES):
-            top, left = map(int, rng.integers((label.shape[0] - height + 1, label.shape[1] - width + 1)))
-            if self.config.crop_class_share == 1:
-                break
-            counts = np.bincount(label[top : top + height, left : left + width].ravel(), minlength=IGNORE)[:IGNORE]
-            if counts.max() < self.config.crop_class_share * counts.sum():
-                break
-        return top, left
+
+        def draw() -> Corner:
+            top, left = rng.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
+            return int(top), int(left)
+
+        def varied(corner: Corner) -> bool:
+            counts = np.bincount(self._cut(label, corner).ravel(), minlength=IGNORE)[:IGNORE]
+            return bool(counts.max() < self.config.crop_class_share * counts.sum())
+
+        return first_good(draw, varied) if self.config.crop_class_share < 1 else draw()
+
+    def _cut(self, array: np.ndarray, corner: Corner) -> np.ndarray:
+        """The crop (h,w) or (h,w,3) of `array`."""
+        (top, left), (height, width) = corner, self.config.crop
+        return array[top : top + height, left : left + width]
 
 
 def check_crop(label: np.ndarray, crop: tuple[int, int]) -> None:
