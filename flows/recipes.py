@@ -64,13 +64,18 @@ def generated_recipe(run: Run) -> Recipe:
 
 
 def alignment_recipe(run: Run, data_set: str) -> Recipe:
-    """Alignment scores depend on their section, the generated images (`data_set` is their key or fingerprint) and the
-    content of a folder of weights. Canny reads none."""
-    section = run.config.alignment
-    inputs = {"generated": data_set}
-    if (canny := section.detector == "canny") or (weights := run.encoder_key(section.weights)) is None:
-        return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"} if canny else ()), inputs)
-    return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"}), {**inputs, "weights": weights})
+    """Alignment scores depend on their section, the generated images (`data_set` is their key or fingerprint) and what
+    a learned detector's weights are: a folder's content, or the commit of the Hub's repository."""
+    section, inputs = run.config.alignment, {"generated": data_set}
+    if section.detector == "canny":
+        return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"}), inputs)
+    from generation.alignment import detector_commit
+
+    local = Path(section.weights).is_dir()
+    weights = run.encoder_key(section.weights) if local else detector_commit(section)
+    if weights is not None:
+        inputs["weights"] = weights
+    return Recipe(ALIGNMENT, settings(ALIGNMENT, section, without={"weights"} if local else ()), inputs)
 
 
 def segmenter_settings(section: TrainingConfig, method: Method, seed: int, *, local: bool = False) -> Settings:

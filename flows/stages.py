@@ -44,6 +44,10 @@ def check(run: Run) -> None:
     run.store.check()
     if config.generation is not None:
         _ = run.weights_key, run.lora_key
+        if config.alignment.detector != "canny":
+            from generation.alignment import check_detector
+
+            check_detector(config.alignment)
     elif not config.data.generated and (needy := [n for n, m in config.training.methods.items() if m.generated]):
         raise UserError(
             f"method {needy[0]!r} wants generated images: add a 'generation' section, name data sets in"

@@ -16,12 +16,15 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
+from pipeline import hub
 from pipeline.config.generation import AlignmentConfig
 from pipeline.data.labels import IGNORE
 from pipeline.errors import UserError, one_line
 
 DETECTOR_GRID = 64  # controlnet-aux rounds the size that it detects at to multiples of this
 CANNY_THRESHOLDS = (100, 200)  # controlnet-aux's
+DETECTOR_FILES = {"hed": "ControlNetHED.pth", "pidinet": "table5_pidinet.pth"}
+"""The file with the weights of each learned detector, named as controlnet-aux looks for it."""
 EDGE = 128  # of 255: a detector's answer from which on a px is an edge
 
 EdgeDetector = Callable[[np.ndarray], np.ndarray]
@@ -64,24 +67,41 @@ def canny(image: np.ndarray, resolution: int) -> np.ndarray:
     return np.asarray(cv2.Canny(resized, *CANNY_THRESHOLDS))
 
 
+def check_detector(config: AlignmentConfig) -> None:
+    """The weights of a learned detector are here, fetched if need be. UserError, one line that says how, if not."""
+    _detector_folder(config.detector, config.weights)
+
+
+def detector_commit(config: AlignmentConfig) -> str | None:
+    """The commit of the Hub's repository whose weights a learned detector takes from the cache; None where they are not
+    there. Fetches nothing."""
+    found = hub.cached(config.weights, {"": ((DETECTOR_FILES[config.detector],),)})
+    return None if found is None else f"commit {found.commit}"
+
+
+def _detector_folder(name: str, weights: str) -> Path:
+    file = DETECTOR_FILES[name]
+    folder = hub.find(weights, {"": ((file,),)}, "alignment.weights").folder
+    if not (folder / file).is_file():
+        raise UserError(f"alignment.weights: {folder} holds no {file}: fetch it from lllyasviel/Annotators")
+    return folder
+
+
 @cache
 def _detector(name: str, weights: str, device: str) -> Any:
     """controlnet-aux's learned detector, imported late: the package loads every detector that it has."""
+    folder = _detector_folder(name, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import controlnet_aux
     kind = {"hed": controlnet_aux.HEDdetector, "pidinet": controlnet_aux.PidiNetDetector}[name]
-    file = {"hed": "ControlNetHED.pth", "pidinet": "table5_pidinet.pth"}[name]
-    if Path(weights).is_dir() and not (Path(weights) / file).is_file():
-        raise UserError(f"alignment.weights: {weights} holds no {file}: fetch it from lllyasviel/Annotators")
     try:
-        detector = kind.from_pretrained(weights)
+        return kind.from_pretrained(folder).to(device)
     except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"alignment.detector {name!r} needs {file} of {weights} ({one_line(error)}): put that file into a folder"
-            " and set alignment.weights to it, or use 'canny', which needs no weights"
+            f"alignment.weights: {folder / DETECTOR_FILES[name]} does not load as a {name} detector"
+            f" ({one_line(error)}): fetch it again, or use 'canny', which needs no weights"
         ) from error
-    return detector.to(device)
 
 
 def label_edges(label: np.ndarray) -> np.ndarray:

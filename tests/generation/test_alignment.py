@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from generation.alignment import Alignment, alignment, canny, edge_detector, label_edges
+from generation.alignment import Alignment, alignment, canny, detector_commit, edge_detector, label_edges
 from generation.card import draw_histogram
 from pipeline.config.generation import AlignmentConfig
 from pipeline.data.labels import CLASSES
@@ -82,13 +82,26 @@ def test_networks_find_edges_with_weights_from_a_folder(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["hed", "pidinet"])
 def test_weights_of_a_detector_that_are_not_there(name: str, tmp_path: Path) -> None:
-    for place, why in (("lllyasviel/Annotators", "put that file into a folder"), (str(tmp_path), "holds no ")):
+    for place, why in (("lllyasviel/Annotators", "set alignment.weights to DIR"), (str(tmp_path), "holds no ")):
         with pytest.raises(UserError, match=why) as caught:
             score(paint(blocks()), blocks(), 1, detector=name, weights=place)
         assert "\n" not in str(caught.value)
     (tmp_path / {"hed": "ControlNetHED.pth", "pidinet": "table5_pidinet.pth"}[name]).write_bytes(b"not weights")
-    with pytest.raises(UserError, match="put that file into a folder"):
+    with pytest.raises(UserError, match=f"does not load as a {name} detector .*: fetch it again"):
         score(paint(blocks()), blocks(), 1, detector=name, weights=str(tmp_path))
+
+
+def test_the_commit_of_published_detector_weights_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the Hub's cache: its layout, with the weights of one of both detectors."""
+    repository = tmp_path / "models--lllyasviel--Annotators"
+    snapshot = repository / "snapshots" / "1234abcd"
+    snapshot.mkdir(parents=True)
+    (snapshot / "ControlNetHED.pth").touch()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("1234abcd")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert detector_commit(AlignmentConfig(detector="hed")) == "commit 1234abcd"
+    assert detector_commit(AlignmentConfig(detector="pidinet")) is None
 
 
 def test_the_histogram_is_the_same_file_each_time(tmp_path: Path) -> None:
