@@ -27,7 +27,7 @@ from benchmarks.released import paint_released
 from benchmarks.sd15 import random_sd15, rate_rows
 from generation.alignment import alignment, edge_detector
 from generation.crops import LabelReader
-from generation.models import Generator, load_generator
+from generation.models import GeneratorNetworks, load_networks
 from generation.paint import Painter
 from generation.plan import plan
 from generation.schedulers import starting_noise
@@ -71,7 +71,7 @@ COLUMNS = (
 class Case:
     """A generator, the config of the exact way, and what is to be painted."""
 
-    generator: Generator
+    networks: GeneratorNetworks
     config: GenerationConfig
     requests: Sequence[GenerationRequest]
     labels: np.ndarray
@@ -94,9 +94,9 @@ class Case:
         return GenerationConfig.model_validate(values)
 
 
-def make_case(generator: Generator, labels: Path, images: int, steps: int, guidance: float) -> Case:
+def make_case(networks: GeneratorNetworks, labels: Path, images: int, steps: int, guidance: float) -> Case:
     """Requests on the label maps in a folder, at the size that the generator knows; published px are scaled to it."""
-    height, width = (side * generator.cell for side in generator.trained_cells)
+    height, width = (side * networks.cell for side in networks.trained_cells)
     share = height * width / 512**2
     config = GenerationConfig.model_validate(
         {
@@ -112,38 +112,38 @@ def make_case(generator: Generator, labels: Path, images: int, steps: int, guida
     )
     scenes = find_scenes(Dataset(name="labels", root=labels, layout="globs", labels="*.png", ids="train"))
     requests, reader = plan(config, scenes), LabelReader(scenes, config.label_height)
-    return Case(generator, config, requests, np.stack([reader.crop(r.source, r.box) for r in requests]))
+    return Case(networks, config, requests, np.stack([reader.crop(r.source, r.box) for r in requests]))
 
 
-Way = Callable[[Case, Generator], Callable[[], np.ndarray]]
+Way = Callable[[Case, GeneratorNetworks], Callable[[], np.ndarray]]
 """Gets everything ready; what it gives paints all images (B, H, W, 3) uint8 of the case."""
 
 
-def as_released(case: Case, generator: Generator) -> Callable[[], np.ndarray]:
+def as_released(case: Case, networks: GeneratorNetworks) -> Callable[[], np.ndarray]:
     """The released way: image by image, window by window."""
 
     def paint() -> np.ndarray:
         pairs = zip(case.labels, case.requests, strict=True)
-        return np.stack([paint_released(generator, label, request, case.config) for label, request in pairs])
+        return np.stack([paint_released(networks, label, request, case.config) for label, request in pairs])
 
     return paint
 
 
-def with_diffusers(case: Case, generator: Generator) -> Callable[[], np.ndarray]:
+def with_diffusers(case: Case, networks: GeneratorNetworks) -> Callable[[], np.ndarray]:
     """diffusers' own ControlNet pipeline: image by image, one pass."""
     names = ("vae", "text_encoder", "tokenizer", "unet", "controlnet", "scheduler")
-    parts = {name: getattr(generator, name) for name in names}
+    parts = {name: getattr(networks, name) for name in names}
     pipeline = StableDiffusionControlNetPipeline(
         **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
     pipeline.set_progress_bar_config(disable=True)
-    shape = (generator.unet.config.in_channels, *generator.trained_cells)
+    shape = (networks.unet.config.in_channels, *networks.trained_cells)
 
     def one(prompt: str, label: np.ndarray, seed: int) -> np.ndarray:
         image = pipeline(
             prompt,
-            image=generator.condition(label[None]),
-            latents=starting_noise([seed], shape).to(generator.device),
+            image=networks.condition(label[None]),
+            latents=starting_noise([seed], shape).to(networks.device),
             num_inference_steps=case.config.steps,
             guidance_scale=case.config.guidance,
             output_type="np",
@@ -153,28 +153,28 @@ def with_diffusers(case: Case, generator: Generator) -> Callable[[], np.ndarray]
     return lambda: np.stack(list(map(one, case.prompts, case.labels, case.seeds)))
 
 
-def ours(config: GenerationConfig, case: Case, generator: Generator) -> Callable[[], np.ndarray]:
+def ours(config: GenerationConfig, case: Case, networks: GeneratorNetworks) -> Callable[[], np.ndarray]:
     """Our painter with a config."""
-    return partial(Painter(config, generator).images, case.labels, case.prompts, case.seeds)
+    return partial(Painter(config, networks).images, case.labels, case.prompts, case.seeds)
 
 
 class Counts:
     """Calls of U-Net and ControlNet, and how many samples went through them, by hooks on their first layers: a
     ControlNet whose output is reused is not called."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, networks: GeneratorNetworks) -> None:
         self.unet: list[int] = []
         self.controlnet: list[int] = []
-        generator.unet.conv_in.register_forward_pre_hook(lambda _, given: self.unet.append(len(given[0])))
-        generator.controlnet.conv_in.register_forward_pre_hook(lambda _, given: self.controlnet.append(len(given[0])))
+        networks.unet.conv_in.register_forward_pre_hook(lambda _, given: self.unet.append(len(given[0])))
+        networks.controlnet.conv_in.register_forward_pre_hook(lambda _, given: self.controlnet.append(len(given[0])))
 
 
 def measure(case: Case, way: Way, released: np.ndarray | None) -> tuple[Row, np.ndarray]:
     """A row but for its name, and the images. On a GPU a first run warms up, and compiles."""
-    device, count = case.generator.device, len(case.requests)
-    generator = copy.deepcopy(case.generator)
-    counts = Counts(generator)
-    paint = way(case, generator)
+    device, count = case.networks.device, len(case.requests)
+    networks = copy.deepcopy(case.networks)
+    counts = Counts(networks)
+    paint = way(case, networks)
     if device.type == "cuda":
         paint()
         counts.unet.clear()
@@ -230,7 +230,7 @@ def _resident_peak() -> int:
 
 def ways(case: Case, lora: str | None) -> dict[str, Way]:
     """All that is measured, the released way first. On a GPU the approximate ways run in bfloat16."""
-    half = {"precision": "bf16"} if case.generator.device.type == "cuda" else {}
+    half = {"precision": "bf16"} if case.networks.device.type == "cuda" else {}
     configs = {name: case.changed(changes) for name, changes in EXACT.items()}
     if half:
         configs |= {name: case.changed(half | changes) for name, changes in HALF.items()}
@@ -259,9 +259,9 @@ def measure_size(size: str, case: Case | None, lora: str | None) -> list[Row]:
     return rows
 
 
-def make_generator(size: str, weights: str, device: torch.device) -> Generator:
+def make_generator(size: str, weights: str, device: torch.device) -> GeneratorNetworks:
     """The generator of a size."""
-    return random_sd15(device) if size == "sd15" else load_generator(weights, device)
+    return random_sd15(device) if size == "sd15" else load_networks(weights, device)
 
 
 def main() -> None:
@@ -283,8 +283,8 @@ def main() -> None:
     for size in ("tiny", "sd15") if options.size is None else (options.size,):
         case = None
         if size == "tiny" or device.type == "cuda":
-            generator = make_generator(size, options.weights, device)
-            case = make_case(generator, options.labels, images, steps, guidance=7.5 if size == "sd15" else 3.0)
+            networks = make_generator(size, options.weights, device)
+            case = make_case(networks, options.labels, images, steps, guidance=7.5 if size == "sd15" else 3.0)
         rows += measure_size(size, case, options.lora)
     title = f"{images} images of {steps} steps with latent fusion on GTA label maps, {device.type}"
     record("generation", title, rows, packages=("diffusers",))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from generation.fusion import kept_cells, kept_noise, resize
-from generation.models import Generator
+from generation.models import GeneratorNetworks
 from generation.schedulers import starting_noise
 from generation.windows import grid
 from pipeline.config.generation import FusionConfig, GenerationConfig
@@ -25,7 +25,7 @@ Corner = tuple[int, int]
 
 @torch.inference_mode()
 def released_pass(
-    generator: Generator,
+    networks: GeneratorNetworks,
     latents: Tensor,
     condition: Tensor,
     text: Tensor,
@@ -40,7 +40,7 @@ def released_pass(
     `condition` (1, 20, H, W); `text` (2, tokens, D), of the empty prompt and the prompt; `kept` = cells (h, w) bool,
     first-pass latents, and the noise of every step. Windows take a step each, then their results are averaged.
     """
-    scheduler = copy.deepcopy(generator.scheduler)
+    scheduler = copy.deepcopy(networks.scheduler)
     scheduler.set_timesteps(config.steps, device=latents.device)
     latents, cell = latents * scheduler.init_noise_sigma, condition.shape[-1] // latents.shape[-1]
     height, width = window
@@ -50,7 +50,7 @@ def released_pass(
             view = latents[:, :, top : top + height, left : left + width]
             hint = condition[:, :, top * cell : (top + height) * cell, left * cell : (left + width) * cell]
             both = scheduler.scale_model_input(torch.cat([view, view]), t)
-            down, mid = generator.controlnet(
+            down, mid = networks.controlnet(
                 both,
                 t,
                 encoder_hidden_states=text,
@@ -58,7 +58,7 @@ def released_pass(
                 conditioning_scale=config.control_scale,
                 return_dict=False,
             )
-            prediction = generator.unet(
+            prediction = networks.unet(
                 both,
                 t,
                 encoder_hidden_states=text,
@@ -77,32 +77,32 @@ def released_pass(
 
 
 def paint_released(
-    generator: Generator, label: np.ndarray, request: GenerationRequest, config: GenerationConfig
+    networks: GeneratorNetworks, label: np.ndarray, request: GenerationRequest, config: GenerationConfig
 ) -> np.ndarray:
     """Image (H, W, 3) uint8 of a label map (H, W) uint8: first pass, enlarged, second pass, shrunk."""
-    fusion, device = config.fusion or FusionConfig(), generator.device
-    channels = generator.unet.config.in_channels
-    text = generator.embed(["", request.prompt])
-    cells = (label.shape[0] // generator.cell, label.shape[1] // generator.cell)
+    fusion, device = config.fusion or FusionConfig(), networks.device
+    channels = networks.unet.config.in_channels
+    text = networks.embed(["", request.prompt])
+    cells = (label.shape[0] // networks.cell, label.shape[1] // networks.cell)
     noise = starting_noise([request.seed], (channels, *cells)).to(device)
     first = released_pass(
-        generator, noise, generator.condition(label[None]), text, config, corners=[(0, 0)], window=cells
+        networks, noise, networks.condition(label[None]), text, config, corners=[(0, 0)], window=cells
     )
     size = (label.shape[0] * fusion.upscale, label.shape[1] * fusion.upscale)
     canvas = (cells[0] * fusion.upscale, cells[1] * fusion.upscale)
-    window = fusion.window or generator.trained_cells
+    window = fusion.window or networks.trained_cells
     windows = grid(canvas, window, fusion.stride)
-    large = generator.encode(resize(generator.decode(first)[0].numpy(), size)[None])
+    large = networks.encode(resize(networks.decode(first)[0].numpy(), size)[None])
     draws = kept_noise([request.seed], (channels, *canvas), device)
     mask = torch.from_numpy(kept_cells(label, canvas, fusion)).to(device)
     second = released_pass(
-        generator,
+        networks,
         starting_noise([derive_seed(request.seed, "second pass")], (channels, *canvas)).to(device),
-        generator.condition(label.repeat(fusion.upscale, 0).repeat(fusion.upscale, 1)[None]),
+        networks.condition(label.repeat(fusion.upscale, 0).repeat(fusion.upscale, 1)[None]),
         text,
         config,
         corners=[(w.top, w.left) for w in windows],
         window=(windows[0].height, windows[0].width),
         kept=(mask, large, torch.stack([next(draws) for _ in range(config.steps)])),
     )
-    return resize(generator.decode(second)[0].numpy(), (label.shape[0], label.shape[1]))
+    return resize(networks.decode(second)[0].numpy(), (label.shape[0], label.shape[1]))

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.record import NOT_MEASURED, Row
 from generation.denoise import denoise
-from generation.models import Generator
+from generation.models import GeneratorNetworks
 from generation.networks import build_controlnet, build_tokenizer
 from generation.schedulers import starting_noise
 from generation.windows import grid
@@ -57,7 +57,7 @@ def sd15_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return controlnet
 
 
-def random_sd15(device: torch.device) -> Generator:
+def random_sd15(device: torch.device) -> GeneratorNetworks:
     """The networks of Stable Diffusion 1.5 (published configs) with weights from seed 0."""
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
@@ -75,7 +75,7 @@ def random_sd15(device: torch.device) -> Generator:
     )  # fmt: skip
     for network in networks.values():
         network.eval().requires_grad_(False)
-    return Generator(**networks, tokenizer=tokenizer, scheduler=scheduler)
+    return GeneratorNetworks(**networks, tokenizer=tokenizer, scheduler=scheduler)
 
 
 def matmul_rate(device: torch.device, repeats: int = 50) -> float:
@@ -91,16 +91,16 @@ def matmul_rate(device: torch.device, repeats: int = 50) -> float:
     return repeats * 2 * SIDE**3 / (time.perf_counter() - start)
 
 
-def second_pass(generator: Generator, images: int) -> Callable[[GenerationConfig], Tensor]:
+def second_pass(networks: GeneratorNetworks, images: int) -> Callable[[GenerationConfig], Tensor]:
     """A second pass over all windows of random label maps, to be run with a config."""
-    device, (height, width) = generator.device, generator.trained_cells
+    device, (height, width) = networks.device, networks.trained_cells
     canvas = (2 * height, 2 * width)
     windows = [window for k in range(images) for window in grid(canvas, (height, width), 8, k)]
-    size = (canvas[0] * generator.cell, canvas[1] * generator.cell)
+    size = (canvas[0] * networks.cell, canvas[1] * networks.cell)
     labels = np.random.default_rng(0).integers(0, NUM_CLASSES, (images, *size), dtype=np.uint8)
-    noise = starting_noise(range(images), (generator.unet.config.in_channels, *canvas)).to(device)
-    text = torch.stack([generator.embed([""] * images), generator.embed(["a city street scene"] * images)])
-    return partial(denoise, generator, noise, generator.condition(labels), text, windows=windows)
+    noise = starting_noise(range(images), (networks.unet.config.in_channels, *canvas)).to(device)
+    text = torch.stack([networks.embed([""] * images), networks.embed(["a city street scene"] * images)])
+    return partial(denoise, networks, noise, networks.condition(labels), text, windows=windows)
 
 
 def rate_rows(device: torch.device, images: int = 2, steps: int = 4) -> list[Row]:
@@ -111,17 +111,17 @@ def rate_rows(device: torch.device, images: int = 2, steps: int = 4) -> list[Row
     columns = ("matrix TFLOP/s", "loop TFLOP/s", "share")
     if device.type != "cuda":
         return [{"networks": name} | dict.fromkeys(columns, NOT_MEASURED) for name in ("eager", "compiled")]
-    generator = random_sd15(device)
+    networks = random_sd15(device)
     config = GenerationConfig(weights="random", steps=steps, precision="bf16")
-    generator.prepare(config)
-    run = second_pass(generator, images)
+    networks.prepare(config)
+    run = second_pass(networks, images)
     with FlopCounterMode(display=False) as counter:
         run(config.model_copy(update={"steps": 1}))
     operations = steps * counter.get_total_flops()
     rows: list[Row] = []
     for name in ("eager", "compiled"):
         if name == "compiled":
-            generator.prepare(config.model_copy(update={"compile": True}))
+            networks.prepare(config.model_copy(update={"compile": True}))
         run(config)  # warms up
         torch.cuda.synchronize(device)
         start = time.perf_counter()

@@ -20,7 +20,7 @@ def listen() -> None:
     reference's callback or a `__del__`, the interpreter prints and drops them (`sys.unraisablehook`), and the run would
     go on; then the signal is sent again. That they came is noted, see `pipeline.work.interrupts`.
     """
-    interrupts.forget()
+    interrupts.start_anew()
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell that runs it in the background
             signal.signal(number, _interrupt)

@@ -17,7 +17,7 @@ from flows.run import Run
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.errors import TryAgainError, UserError
 from pipeline.work.devices import out_of_memory
-from pipeline.work.interrupts import check
+from pipeline.work.interrupts import raise_if_came
 from pipeline.work.progress import OnProgress, bar, duration, silent, telling
 
 R = TypeVar("R")
@@ -71,7 +71,7 @@ def _outcome(process: SpawnProcess, told: Connection, hours: float, on_progress:
     """What the stage returned, and the history of its run. Raises what it raised."""
     deadline = time.monotonic() + 3600 * hours
     while (left := deadline - time.monotonic()) > 0:
-        check()  # in a thread, where no signal's exception arrives
+        raise_if_came()  # in a thread, where no signal's exception arrives
         alive = process.is_alive()  # asked before its last words are looked for
         try:
             message = told.recv() if told.poll(min(LOOK_S, left)) else None
@@ -117,7 +117,7 @@ def _work(
         draw = bar if environment is None else silent
         run = Run(config, telling(lambda *progress: tells.send(("progress", progress)), draw))
         result = stage(run, *arguments)
-        check()
+        raise_if_came()
         tells.send(("done", (result, run.history)))
     except KeyboardInterrupt:
         os._exit(interrupts.EXIT_CODE)  # whoever interrupted it says so

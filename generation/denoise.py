@@ -9,7 +9,7 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 
-from generation.models import Generator
+from generation.models import GeneratorNetworks
 from generation.schedulers import Kept, draws_from, make_scheduler, noised
 from generation.windows import Window
 from pipeline.config.generation import GenerationConfig
@@ -35,7 +35,7 @@ class Views(NamedTuple):
 
 @torch.inference_mode()
 def denoise(
-    generator: Generator,
+    networks: GeneratorNetworks,
     noise: Tensor,
     condition: Tensor,
     text: Tensor,
@@ -54,21 +54,21 @@ def denoise(
     cells of `kept` are replaced. `random`: a generator per image, for schedulers that draw noise. At most
     `window_batch` of the windows go through the networks in one call.
     """
-    scheduler = make_scheduler(generator.scheduler, config, noise.device)
+    scheduler = make_scheduler(networks.scheduler, config, noise.device)
     latents = noise * scheduler.init_noise_sigma
     if windows is None:
         windows, limit = [Window(image, 0, 0, *noise.shape[2:]) for image in range(len(noise))], len(noise)
     else:
         limit = window_batch
     halves = text if config.guidance != 1 else text[1:]  # then the prompted half is all there is
-    with embedded_conditions(generator.controlnet) as embedding:
+    with embedded_conditions(networks.controlnet) as embedding:
         # What is the same at every step is made once: cuts of the condition, embedded, and text for every window.
         groups = make_groups(windows, limit, condition, halves, condition.shape[-1] // noise.shape[-1], embedding)
         views = Views(groups, coverage(windows, noise))
         for step, t in enumerate(scheduler.timesteps):
             # All windows look at the same latents, so their order does not matter and none sees another's result.
             inputs = scheduler.scale_model_input(latents, t)
-            prediction = predict(generator, views, inputs, t, step, config)
+            prediction = predict(networks, views, inputs, t, step, config)
             latents = scheduler.step(prediction, t, latents, **draws_from(scheduler, random)).prev_sample
             if kept is not None:
                 # What the first pass made comes back as noisy as its surroundings are now, so that the next step
@@ -116,7 +116,7 @@ def coverage(windows: Sequence[Window], latents: Tensor) -> Tensor:
 
 
 def predict(
-    generator: Generator, views: Views, inputs: Tensor, t: Tensor, step: int, config: GenerationConfig
+    networks: GeneratorNetworks, views: Views, inputs: Tensor, t: Tensor, step: int, config: GenerationConfig
 ) -> Tensor:
     """The guided prediction (B, L, h, w) for the whole canvas: the mean over the windows that hold a cell.
 
@@ -127,7 +127,7 @@ def predict(
     scale = 0.0 if step < alone else config.control_scale
     total = torch.zeros_like(inputs)
     for group in views.groups:
-        prediction = predict_group(generator, group, inputs, t, scale).float()
+        prediction = predict_group(networks, group, inputs, t, scale).float()
         if len(prediction) == 1:
             guided = prediction[0]
         else:
@@ -140,23 +140,23 @@ def predict(
     return total / views.coverage
 
 
-def predict_group(generator: Generator, group: Group, inputs: Tensor, t: Tensor, scale: float) -> Tensor:
+def predict_group(networks: GeneratorNetworks, group: Group, inputs: Tensor, t: Tensor, scale: float) -> Tensor:
     """Predictions (halves, n, L, h, w) of the U-Net for a group of windows of `inputs`, in one call."""
     halves = len(group.text)
     cuts = torch.stack([window.cut(inputs) for window in group.windows]).to(group.text.dtype)
     cuts, hint, text = cuts.repeat(halves, 1, 1, 1), group.hint.repeat(halves, 1, 1, 1), group.text.flatten(0, 1)
-    residuals = control(generator, cuts, t, text, hint, scale)
-    prediction = generator.unet(cuts, t, encoder_hidden_states=text, **residuals).sample
+    residuals = control(networks, cuts, t, text, hint, scale)
+    prediction = networks.unet(cuts, t, encoder_hidden_states=text, **residuals).sample
     return prediction.unflatten(0, (halves, -1))
 
 
 def control(
-    generator: Generator, inputs: Tensor, t: Tensor, text: Tensor, hint: Tensor, scale: float
+    networks: GeneratorNetworks, inputs: Tensor, t: Tensor, text: Tensor, hint: Tensor, scale: float
 ) -> dict[str, Tensor | list[Tensor]]:
     """The ControlNet's residuals for the U-Net, none where `scale` is 0. `hint` is the embedded condition."""
     if scale == 0.0:
         return {}
-    down, mid = generator.controlnet(
+    down, mid = networks.controlnet(
         inputs, t, encoder_hidden_states=text, controlnet_cond=hint, conditioning_scale=scale, return_dict=False
     )
     return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from generation.components import large_components, to_cells
 from generation.denoise import denoise
-from generation.models import Generator
+from generation.models import GeneratorNetworks
 from generation.schedulers import Kept, draw, generators, starting_noise
 from generation.windows import Window, grid, needed, sparse_cover
 from pipeline.config.generation import FusionConfig, GenerationConfig
@@ -17,7 +17,7 @@ from pipeline.seeding import derive_seed
 
 
 def fuse(
-    generator: Generator,
+    networks: GeneratorNetworks,
     images: np.ndarray,
     labels: np.ndarray,
     text: Tensor,
@@ -36,33 +36,33 @@ def fuse(
     fusion = config.fusion or FusionConfig()
     small = (labels.shape[1], labels.shape[2])
     height, width = small[0] * fusion.upscale, small[1] * fusion.upscale
-    canvas = (height // generator.cell, width // generator.cell)
-    shape = (generator.unet.config.in_channels, *canvas)
+    canvas = (height // networks.cell, width // networks.cell)
+    shape = (networks.unet.config.in_channels, *canvas)
     # The first pass, enlarged, is what the second one keeps; one image at a time here and below, since the VAE needs
     # gigabytes for each at this size.
-    first = torch.cat([generator.encode(resize(image, (height, width))[None]) for image in images])
+    first = torch.cat([networks.encode(resize(image, (height, width))[None]) for image in images])
     # Large areas keep their style and cost nothing; what is small in the image is painted anew, with more cells.
     cells = np.stack([kept_cells(label, canvas, fusion) for label in labels])
     # The ControlNet sees the label map at the canvas's size: whole pixels, so repeating them is exact.
     large = labels.repeat(fusion.upscale, axis=1).repeat(fusion.upscale, axis=2)
     latents = denoise(
-        generator,
-        starting_noise([derive_seed(seed, "second pass") for seed in seeds], shape).to(generator.device),
-        generator.condition(large),
+        networks,
+        starting_noise([derive_seed(seed, "second pass") for seed in seeds], shape).to(networks.device),
+        networks.condition(large),
         text,
         config,
-        windows=second_pass_windows(~cells, generator.trained_cells, fusion),
+        windows=second_pass_windows(~cells, networks.trained_cells, fusion),
         kept=Kept(
             first,
-            torch.from_numpy(cells[:, None]).to(generator.device),
-            kept_noise(seeds, shape, generator.device),
+            torch.from_numpy(cells[:, None]).to(networks.device),
+            kept_noise(seeds, shape, networks.device),
             fusion.kept_noise,
         ),
         random=generators([derive_seed(seed, "second pass, steps") for seed in seeds]),
         window_batch=window_batch,
     )
     return np.stack(
-        [resize(generator.decode(one[None], first=row)[0].numpy(), small) for row, one in enumerate(latents)]
+        [resize(networks.decode(one[None], first=row)[0].numpy(), small) for row, one in enumerate(latents)]
     )
 
 

@@ -28,7 +28,7 @@ class NotFiniteError(ArithmeticError):
 
 
 @dataclass(frozen=True)
-class Generator:
+class GeneratorNetworks:
     """Prior U-Net, ControlNet, VAE, text encoder with its tokenizer, and the scheduler that steps them.
 
     Style swap (DGInStyle sec. 3.2): the ControlNet was trained on the source U-Net, `unet` is the prior.
@@ -125,13 +125,13 @@ def to_images(pixels: Tensor) -> Tensor:
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
 
 
-def load_generator(weights: GeneratorParts | str, device: torch.device) -> Generator:
+def load_networks(weights: GeneratorParts | str, device: torch.device) -> GeneratorNetworks:
     """Load the generator that `generation.weights` names, in float32 and evaluation mode.
 
     One that is put together from parts gets DDIM on its prior's noise schedule, as DGInStyle's released code has.
     """
     folders = weights_folders(weights)
-    return Generator(
+    return GeneratorNetworks(
         vae=load(AutoencoderKL, folders["vae"]).to(device),
         text_encoder=load(CLIPTextModel, folders["text_encoder"]).to(device),
         tokenizer=load_tokenizer(folders["tokenizer"]),

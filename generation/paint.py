@@ -8,7 +8,7 @@ import torch
 from generation.crops import LabelReader
 from generation.denoise import denoise
 from generation.fusion import fuse
-from generation.models import Generator, NotFiniteError
+from generation.models import GeneratorNetworks, NotFiniteError
 from generation.schedulers import generators, starting_noise
 from generation.windows import grid
 from pipeline.config.generation import GenerationConfig
@@ -29,13 +29,13 @@ class Painter:
     says in what portions it works.
     """
 
-    def __init__(self, config: GenerationConfig, generator: Generator, machine: Machine = MACHINE) -> None:
-        check_grid(config, generator)
-        set_up_gpu(generator.device, config.precision, autotune=machine.autotune)  # images and windows are of one size
-        generator.prepare(config, compiled=machine.compile_generator)
+    def __init__(self, config: GenerationConfig, networks: GeneratorNetworks, machine: Machine = MACHINE) -> None:
+        check_grid(config, networks)
+        set_up_gpu(networks.device, config.precision, autotune=machine.autotune)  # images and windows are of one size
+        networks.prepare(config, compiled=machine.compile_generator)
         self._config = config
         self._machine = machine
-        self._generator = generator
+        self._networks = networks
         self._texts: dict[str, torch.Tensor] = {}
 
     def paint(
@@ -60,16 +60,16 @@ class Painter:
 
     def images(self, labels: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """Images (B, H, W, 3) uint8 painted onto label maps (B, H, W)."""
-        generator = self._generator
-        cells = (labels.shape[1] // generator.cell, labels.shape[2] // generator.cell)
-        noise = starting_noise(seeds, (generator.unet.config.in_channels, *cells)).to(generator.device)
+        networks = self._networks
+        cells = (labels.shape[1] // networks.cell, labels.shape[2] // networks.cell)
+        noise = starting_noise(seeds, (networks.unet.config.in_channels, *cells)).to(networks.device)
         text = torch.stack([self._text([""] * len(prompts)), self._text(prompts)])
         random = generators([derive_seed(seed, "steps") for seed in seeds])
-        latents = denoise(generator, noise, generator.condition(labels), text, self._config, random=random)
-        images = generator.decode(latents).numpy()
+        latents = denoise(networks, noise, networks.condition(labels), text, self._config, random=random)
+        images = networks.decode(latents).numpy()
         if self._config.fusion is None:
             return images
-        return fuse(generator, images, labels, text, seeds, self._config, window_batch=self._machine.window_batch)
+        return fuse(networks, images, labels, text, seeds, self._config, window_batch=self._machine.window_batch)
 
     def _unusable(self, request: GenerationRequest, what: str) -> UserError:
         config = self._config
@@ -82,21 +82,21 @@ class Painter:
     def _text(self, prompts: Sequence[str]) -> torch.Tensor:
         for prompt in prompts:
             if prompt not in self._texts:
-                self._texts[prompt] = self._generator.embed([prompt])[0]
+                self._texts[prompt] = self._networks.embed([prompt])[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
 
-def check_grid(config: GenerationConfig, generator: Generator) -> None:
+def check_grid(config: GenerationConfig, networks: GeneratorNetworks) -> None:
     """UserError unless the networks can see images, and windows, of the sizes that the config asks for."""
-    grain = generator.cell * generator.grain
+    grain = networks.cell * networks.grain
     if any(side % grain for side in config.size):
         raise UserError(f"generation.size is {list(config.size)} px, wanted multiples of {grain} px: round both sides")
     if config.fusion is not None:
-        window = config.fusion.window or generator.trained_cells
-        if any(side % generator.grain for side in window):
+        window = config.fusion.window or networks.trained_cells
+        if any(side % networks.grain for side in window):
             raise UserError(
-                f"generation.fusion.window is {list(window)} cells, wanted multiples of {generator.grain}:"
+                f"generation.fusion.window is {list(window)} cells, wanted multiples of {networks.grain}:"
                 " round both sides"
             )
-        canvas = [side * config.fusion.upscale // generator.cell for side in config.size]
+        canvas = [side * config.fusion.upscale // networks.cell for side in config.size]
         grid((canvas[0], canvas[1]), window, config.fusion.stride)  # checks the stride

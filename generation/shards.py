@@ -50,12 +50,12 @@ def shard_painter(
     """
     import torch  # slow to import, and the process that only watches workers does without
 
-    from generation.models import load_generator
+    from generation.models import load_networks
     from generation.paint import Painter
     from generation.samples import make_sample
 
     reader = LabelReader(scenes, config.label_height)
-    painter = Painter(config, load_generator(config.weights, torch.device(device)), machine)
+    painter = Painter(config, load_networks(config.weights, torch.device(device)), machine)
 
     def make_samples(requests: Sequence[GenerationRequest]) -> Iterator[dict[str, Any]]:
         with one_thread():

@@ -85,7 +85,7 @@ def train(
     kept).
     """
     config = config.of(method)
-    check(config, method, source, generated, machine)
+    check_training(config, method, source, generated, machine)
     if launch is None:
         check_devices(machine)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def train(
             train_rank(job, progress, lambda: interrupts.came)
 
 
-def check(
+def check_training(
     config: TrainingConfig, method: Method, source: Sequence[Scene], generated: Sequence[Path], machine: Machine
 ) -> None:
     """UserError for what can be seen to be wrong before anything is read."""

@@ -18,7 +18,7 @@ from benchmarks.record import NOT_MEASURED, Row
 from benchmarks.released import paint_released
 from benchmarks.sd15 import matmul_rate, random_sd15
 from generation.denoise import control, embedded_conditions
-from generation.models import Generator, load_generator
+from generation.models import GeneratorNetworks, load_networks
 from generation.paint import Painter
 from pipeline.config.machine import Machine
 from pipeline.toytown import render_source
@@ -59,17 +59,17 @@ def measure_card(bench: Bench, end: float) -> Iterator[Row]:
 
 def measure_painting(bench: Bench, end: float) -> Iterator[Row]:
     """One image as the released loop paints it and as ours does, then ours with all steps."""
-    generator = make_generator(bench)
-    case = make_case(generator, label_folder(bench.work), 1, *((1, 3.0) if bench.toy else (STEPS, 7.5)))
+    networks = make_generator(bench)
+    case = make_case(networks, label_folder(bench.work), 1, *((1, 3.0) if bench.toy else (STEPS, 7.5)))
     card = matmul_rate(bench.device) if bench.device.type == "cuda" else None
-    flops, released = sample_flops(generator), np.zeros(0)
+    flops, released = sample_flops(networks), np.zeros(0)
     for name in (RELEASED, *WAYS):
         row, images = measure_way(case, None if name == RELEASED else WAYS[name], flops, card)
         released = images if name == RELEASED else released
         yield {"way": name, **row, "PSNR to released, dB": psnr(images, released)}
     if not bench.toy:
         whole = case.config.model_copy(update={"steps": WHOLE})
-        row, _ = measure_way(Case(generator, whole, case.requests, case.labels), WAYS["ours, bf16"], flops, card)
+        row, _ = measure_way(Case(networks, whole, case.requests, case.labels), WAYS["ours, bf16"], flops, card)
         yield {"way": "ours, bf16", **row, "PSNR to released, dB": NOT_MEASURED}
 
 
@@ -78,17 +78,17 @@ def measure_way(
 ) -> tuple[Row, np.ndarray]:
     """A row but for its name, and the images (B,H,W,3) uint8. None for `changes` is the released loop. flops: of U-Net
     and ControlNet together for one sample; card: FLOP/s of its matrix products."""
-    generator, config, device = copy.deepcopy(case.generator), case.config, case.generator.device
+    networks, config, device = copy.deepcopy(case.networks), case.config, case.networks.device
     machine = Machine()
-    paint = partial(_released, generator, case)
+    paint = partial(_released, networks, case)
     if changes is not None:
         own = dict(changes)
         machine = Machine(compile_generator=own.pop("compiled", False))
         if own.pop("half", False):
             config = config.model_copy(update={"steps": max(1, config.steps // 2)})
-        config = Case(generator, config, case.requests, case.labels).changed(own)
-        paint = partial(Painter(config, generator, machine).images, case.labels, case.prompts, case.seeds)
-    calls, hook = _count_samples(generator)
+        config = Case(networks, config, case.requests, case.labels).changed(own)
+        paint = partial(Painter(config, networks, machine).images, case.labels, case.prompts, case.seeds)
+    calls, hook = _count_samples(networks)
     if not machine.compile_generator:
         paint()  # warms up, and is counted
         hook.remove()
@@ -113,16 +113,16 @@ def measure_way(
 
 def measure_batches(bench: Bench, end: float) -> Iterator[Row]:
     """Whether an image depends on how many are painted beside it, and on how many windows go through at once."""
-    generator = make_generator(bench)
+    networks = make_generator(bench)
     images_in_all, steps, guidance = (2, 1, 3.0) if bench.toy else (8, STEPS, 7.5)
-    case = make_case(generator, label_folder(bench.work), images_in_all, steps, guidance)
-    cells = generator.trained_cells[0]
+    case = make_case(networks, label_folder(bench.work), images_in_all, steps, guidance)
+    cells = networks.trained_cells[0]
     for precision in ("fp32", "bf16") if bench.device.type == "cuda" else ("fp32",):
         config = case.changed({"precision": precision, "fusion": {"stride": cells // 2}})
         alone = np.zeros(0)
         for batch, windows in dict.fromkeys([(1, 16), (2, 16), (images_in_all, 16), (1, 4)]):
             machine = Machine(generation_batch=batch, window_batch=windows)
-            painter = Painter(config, copy.deepcopy(generator), machine)
+            painter = Painter(config, copy.deepcopy(networks), machine)
             images = np.concatenate(
                 [
                     painter.images(case.labels[k : k + batch], case.prompts[k : k + batch], case.seeds[k : k + batch])
@@ -139,9 +139,9 @@ def measure_batches(bench: Bench, end: float) -> Iterator[Row]:
             }
 
 
-def make_generator(bench: Bench) -> Generator:
+def make_generator(bench: Bench) -> GeneratorNetworks:
     """Toy town's generator, or Stable Diffusion 1.5 with random weights."""
-    return load_generator("toy-town", bench.device) if bench.toy else random_sd15(bench.device)
+    return load_networks("toy-town", bench.device) if bench.toy else random_sd15(bench.device)
 
 
 def label_folder(work: Path) -> Path:
@@ -155,28 +155,28 @@ def label_folder(work: Path) -> Path:
     return folder
 
 
-def sample_flops(generator: Generator) -> float:
+def sample_flops(networks: GeneratorNetworks) -> float:
     """FLOPs of U-Net and ControlNet together for one sample of the size that they know, matrix products, convolutions
     and attention alone."""
-    height, width = generator.trained_cells
-    latents = torch.zeros(1, generator.unet.config.in_channels, height, width, device=generator.device)
-    text, labels = generator.embed([""]), np.zeros((1, height * generator.cell, width * generator.cell), np.uint8)
+    height, width = networks.trained_cells
+    latents = torch.zeros(1, networks.unet.config.in_channels, height, width, device=networks.device)
+    text, labels = networks.embed([""]), np.zeros((1, height * networks.cell, width * networks.cell), np.uint8)
     with torch.inference_mode():
-        hint = generator.controlnet.controlnet_cond_embedding(generator.condition(labels))
-    t = torch.tensor(1, device=generator.device)
+        hint = networks.controlnet.controlnet_cond_embedding(networks.condition(labels))
+    t = torch.tensor(1, device=networks.device)
     counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), embedded_conditions(generator.controlnet), counter:
-        residuals = control(generator, latents, t, text, hint, 1.0)
-        generator.unet(latents, t, encoder_hidden_states=text, **residuals)
+    with torch.inference_mode(), embedded_conditions(networks.controlnet), counter:
+        residuals = control(networks, latents, t, text, hint, 1.0)
+        networks.unet(latents, t, encoder_hidden_states=text, **residuals)
     return float(counter.get_total_flops())
 
 
-def _count_samples(generator: Generator) -> tuple[list[int], RemovableHandle]:
+def _count_samples(networks: GeneratorNetworks) -> tuple[list[int], RemovableHandle]:
     """A list that takes up the batch of every call of the U-Net, and what ends that."""
     calls: list[int] = []
-    return calls, generator.unet.conv_in.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
+    return calls, networks.unet.conv_in.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
 
 
-def _released(generator: Generator, case: Case) -> np.ndarray:
+def _released(networks: GeneratorNetworks, case: Case) -> np.ndarray:
     pairs = zip(case.labels, case.requests, strict=True)
-    return np.stack([paint_released(generator, label, request, case.config) for label, request in pairs])
+    return np.stack([paint_released(networks, label, request, case.config) for label, request in pairs])

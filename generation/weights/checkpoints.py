@@ -69,7 +69,7 @@ def begin_again(path: Path, what: str, reason: str) -> None:
     print(f"flexseg: {path} is damaged or not ours ({reason}): {what} begins again", file=sys.stderr)
 
 
-def forget(path: Path) -> None:
+def discard(path: Path) -> None:
     """Remove what was kept at `path`."""
     for file in (path, *path.parent.glob(f"{path.stem}-[ab].safetensors")):
         file.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from generation.weights.checkpoints import forget
+from generation.weights.checkpoints import discard
 from generation.weights.loop import CHECKPOINT
 from pipeline.config.base import Section
 from pipeline.errors import UserError
@@ -68,7 +68,7 @@ def remove_unneeded(folder: Path) -> None:
     if PartialState().is_main_process:
         for training in (folder / TRAINING).iterdir():
             if training.is_dir():
-                forget(training / CHECKPOINT)
+                discard(training / CHECKPOINT)
             elif training.name.endswith(".files.json"):
                 training.unlink()
         shutil.rmtree(folder / BANK, ignore_errors=True)

@@ -19,12 +19,12 @@ def came() -> bool:
     return bool(_signals)
 
 
-def check() -> None:
+def raise_if_came() -> None:
     """Called where a loop may be left: raises KeyboardInterrupt if a signal has come whose exception was swallowed."""
     if _signals:
         raise KeyboardInterrupt
 
 
-def forget() -> None:
+def start_anew() -> None:
     """What came before does not count: this process begins something new."""
     _signals.clear()

@@ -37,7 +37,7 @@ def silent(
 ) -> Iterator[T]:
     """A `Track` that draws nothing (tests, workers)."""
     for item in items:
-        interrupts.check()
+        interrupts.raise_if_came()
         yield item
 
 
@@ -95,7 +95,7 @@ def _drawn(items: Iterable[T], console: Console, pace: Pace, description: str, n
     with Progress(*columns, console=console, transient=False) as progress:
         task = progress.add_task(description, total=pace.total, completed=pace.before, rate="", left="", note="")
         for item in items:
-            interrupts.check()
+            interrupts.raise_if_came()
             yield item
             pace.done += 1
             progress.update(task, advance=1, rate=pace.rate(), left=pace.left(), note=note())
@@ -112,7 +112,7 @@ def _written(
     say("to begin with")
     told = pace.start
     for item in items:
-        interrupts.check()
+        interrupts.raise_if_came()
         yield item
         pace.done += 1
         if time.monotonic() - told >= LINE_EVERY_S:

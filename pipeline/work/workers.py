@@ -80,7 +80,7 @@ def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
     deaths, remade = 0, 0
     try:
         while workers:
-            interrupts.check()
+            interrupts.raise_if_came()
             ready = wait([worker.told for worker in workers])
             for worker in [worker for worker in workers if worker.told in ready]:
                 message = _receive(worker)

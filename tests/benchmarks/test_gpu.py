@@ -16,7 +16,7 @@ from benchmarks.gpu.__main__ import main, parts
 from benchmarks.gpu.parts import Bench, OutOfTimeError, Part, Results, measure_all
 from benchmarks.gpu.weights import until
 from benchmarks.record import Row
-from generation.models import load_generator
+from generation.models import load_networks
 
 ROOT = Path(__file__).parents[2]
 LACKING = ("prefect", "ray", "datasets", "controlnet_aux", "fastapi", "sqlalchemy", "typer", "tensorboard", "s3fs")
@@ -97,7 +97,7 @@ def test_a_progress_that_ends_in_time() -> None:
 def test_flops_of_a_sample_are_those_of_its_layers() -> None:
     """Two for each weight of a convolution or linear layer and each place that it is applied at, counted by hooks in
     the same pass; matrix products of attention come on top, and are few at toy size."""
-    generator = load_generator("toy-town", torch.device("cpu"))
+    networks = load_networks("toy-town", torch.device("cpu"))
     layers = 0
 
     def add(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
@@ -105,10 +105,10 @@ def test_flops_of_a_sample_are_those_of_its_layers() -> None:
         assert isinstance(layer.weight, torch.Tensor)
         layers += 2 * layer.weight[0].numel() * output.numel()
 
-    embedding = set(generator.controlnet.controlnet_cond_embedding.modules())  # it runs once, not in every step
-    for network in (generator.unet, generator.controlnet):
+    embedding = set(networks.controlnet.controlnet_cond_embedding.modules())  # it runs once, not in every step
+    for network in (networks.unet, networks.controlnet):
         for layer in network.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and layer not in embedding:
                 layer.register_forward_hook(add)
-    counted = painting.sample_flops(generator)
+    counted = painting.sample_flops(networks)
     assert layers <= counted < 1.1 * layers

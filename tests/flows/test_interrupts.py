@@ -69,7 +69,7 @@ def handled() -> Iterator[None]:
     for number, handler in before.items():
         signal.signal(number, handler)
     sys.unraisablehook = hook
-    interrupts.forget()
+    interrupts.start_anew()
 
 
 def swallow(number: int) -> None:
@@ -110,7 +110,7 @@ def test_prefects_handler_stays_and_the_signal_is_noted() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     assert seen == [signal.SIGTERM]
     with pytest.raises(KeyboardInterrupt):
-        interrupts.check()
+        interrupts.raise_if_came()
 
 
 @pytest.mark.usefixtures("handled")

@@ -112,7 +112,7 @@ def test_an_interrupt_ends_all_of_them(mini: Mini, tmp_path: Path, monkeypatch: 
             made = {name: partial(tried_twice, rows.segmenter, run, tmp_path, name) for name in ("a", "b", "c")}
             rows_side_by_side({"interrupted": partial(interrupted, "x"), **made}, TWO)
     finally:
-        interrupts.forget()
+        interrupts.start_anew()
     assert not list(tmp_path.glob("*.row"))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.released import paint_released
 from generation.denoise import denoise
 from generation.fusion import second_pass_windows
-from generation.models import Generator, load_generator
+from generation.models import GeneratorNetworks, load_networks
 from generation.paint import Painter
 from generation.schedulers import Kept, draw, generators, make_scheduler, noised, starting_noise
 from generation.windows import Window, grid, needed
@@ -41,27 +41,27 @@ def street(seed: int = 0, height: int = 32, width: int = 64) -> np.ndarray:
     return label
 
 
-def load(weights: Path) -> Generator:
-    return load_generator(str(weights), torch.device("cpu"))
+def load(weights: Path) -> GeneratorNetworks:
+    return load_networks(str(weights), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_weights: Path) -> Generator:
+def tiny(tiny_weights: Path) -> GeneratorNetworks:
     return load(tiny_weights)
 
 
-def inputs(generator: Generator, labels: np.ndarray) -> tuple[Generator, Tensor, Tensor, Tensor]:
+def inputs(networks: GeneratorNetworks, labels: np.ndarray) -> tuple[GeneratorNetworks, Tensor, Tensor, Tensor]:
     """What `denoise` takes before the config, for a canvas of `labels` (B, H, W)."""
     batch, height, width = labels.shape
-    text = torch.stack([generator.embed([""] * batch), generator.embed(["sunny road"] * batch)])
+    text = torch.stack([networks.embed([""] * batch), networks.embed(["sunny road"] * batch)])
     noise = starting_noise(range(batch), (4, height // 4, width // 4))
-    return generator, noise, generator.condition(labels), text
+    return networks, noise, networks.condition(labels), text
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 12), st.integers(1, 31), st.integers(0, 99))
 def test_windows_in_any_batch_give_the_same_latents(
-    tiny: Generator, tiny_weights: Path, size: int, window_batch: int, seed: int
+    tiny: GeneratorNetworks, tiny_weights: Path, size: int, window_batch: int, seed: int
 ) -> None:
     every = [window for image in range(2) for window in grid(CANVAS, WINDOW, 4, image)]
     windows = [every[k] for k in np.random.default_rng(seed).choice(len(every), size, replace=False)]
@@ -73,7 +73,7 @@ def test_windows_in_any_batch_give_the_same_latents(
 
 
 def test_a_condition_is_embedded_once_and_kept_windows_are_not_looked_through(
-    tiny: Generator, tiny_weights: Path
+    tiny: GeneratorNetworks, tiny_weights: Path
 ) -> None:
     settings = config(tiny_weights)
     free = np.zeros((2, *CANVAS), bool)
@@ -99,7 +99,7 @@ def test_a_condition_is_embedded_once_and_kept_windows_are_not_looked_through(
 
 
 def test_kept_cells_hold_the_first_pass_and_skipped_windows_change_no_other(
-    tiny: Generator, tiny_weights: Path
+    tiny: GeneratorNetworks, tiny_weights: Path
 ) -> None:
     arguments = inputs(tiny, street(0, 64, 128)[None])
     first = draw(generators([7]), (4, *CANVAS))
@@ -121,7 +121,9 @@ def test_kept_cells_hold_the_first_pass_and_skipped_windows_change_no_other(
 
 
 @pytest.mark.parametrize("name", ["weights", "ddim", "unipc", "dpm-solver", "lcm"])
-def test_kept_cells_are_as_noisy_as_the_next_step_begins(tiny: Generator, tiny_weights: Path, name: str) -> None:
+def test_kept_cells_are_as_noisy_as_the_next_step_begins(
+    tiny: GeneratorNetworks, tiny_weights: Path, name: str
+) -> None:
     scheduler = make_scheduler(tiny.scheduler, config(tiny_weights, scheduler=name, steps=4), torch.device("cpu"))
     first, noise = torch.ones(1, 4, 2, 2), torch.full((1, 4, 2, 2), 2.0)
     kept = Kept(first, torch.ones(1, 1, 2, 2, dtype=torch.bool), iter([noise] * 4))
@@ -132,7 +134,9 @@ def test_kept_cells_are_as_noisy_as_the_next_step_begins(tiny: Generator, tiny_w
 
 
 @pytest.mark.parametrize("size", [(32, 64), (48, 32)])
-def test_a_fused_image_equals_the_released_way(tiny: Generator, tiny_weights: Path, size: tuple[int, int]) -> None:
+def test_a_fused_image_equals_the_released_way(
+    tiny: GeneratorNetworks, tiny_weights: Path, size: tuple[int, int]
+) -> None:
     settings = config(tiny_weights, {"kept_noise": "released"}, size=size, steps=2)
     labels = np.stack([street(seed, *size) for seed in (3, 4)])
     requests = [

@@ -18,7 +18,7 @@ from generation.crops import one_hot
 from generation.denoise import denoise
 from generation.folders import weights_fingerprint, weights_folders
 from generation.generate import generate, join
-from generation.models import load_generator
+from generation.models import load_networks
 from generation.plan import plan, plan_text, read_plan
 from generation.schedulers import starting_noise
 from pipeline.config.machine import Machine
@@ -140,12 +140,12 @@ def test_threads_are_given_back(tiny_weights: Path, scenes: list[Scene], tmp_pat
 
 def test_denoising_equals_the_pipeline_of_diffusers(tiny_weights: Path) -> None:
     settings = tiny_generation(tiny_weights, steps=3, guidance=4.0)
-    generator = load_generator(str(tiny_weights), torch.device("cpu"))
+    networks = load_networks(str(tiny_weights), torch.device("cpu"))
     label = np.random.default_rng(0).choice(np.array([0, 10, 13, 255], np.uint8), (2, 32, 64))
     prompts = ["a sunny road", "night, car"]
     condition, noise = torch.from_numpy(one_hot(label)), starting_noise([1, 2], (4, 8, 16))
-    text = torch.stack([generator.embed(["", ""]), generator.embed(prompts)])
-    ours = denoise(generator, noise, condition, text, settings)
+    text = torch.stack([networks.embed(["", ""]), networks.embed(prompts)])
+    ours = denoise(networks, noise, condition, text, settings)
     theirs = StableDiffusionControlNetPipeline.from_pretrained(tiny_weights, safety_checker=None)
     theirs.set_progress_bar_config(disable=True)
     expected = theirs(
@@ -155,12 +155,12 @@ def test_denoising_equals_the_pipeline_of_diffusers(tiny_weights: Path) -> None:
 
 
 def test_the_mask_matters_and_the_prior_can_start_alone(tiny_weights: Path) -> None:
-    generator = load_generator(str(tiny_weights), torch.device("cpu"))
+    networks = load_networks(str(tiny_weights), torch.device("cpu"))
     noise = starting_noise([3], (4, 8, 16))
-    text = torch.stack([generator.embed([""]), generator.embed(["road"])])
+    text = torch.stack([networks.embed([""]), networks.embed(["road"])])
     road, sky = (torch.from_numpy(one_hot(np.full((1, 32, 64), c, np.uint8))) for c in (0, 10))
     painted = {
-        (name, start): denoise(generator, noise, condition, text, tiny_generation(tiny_weights, control_start=start))
+        (name, start): denoise(networks, noise, condition, text, tiny_generation(tiny_weights, control_start=start))
         for name, condition in (("road", road), ("sky", sky))
         for start in (0.0, 1.0)
     }
@@ -189,7 +189,7 @@ def test_damaged_weights_are_one_line(tiny_weights: Path, tmp_path: Path) -> Non
     file.write_bytes(file.read_bytes()[:1000])
     assert weights_fingerprint(str(broken)) != weights_fingerprint(str(tiny_weights))
     with pytest.raises(UserError, match="does not load as a diffusers UNet2DConditionModel") as caught:
-        load_generator(str(broken), torch.device("cpu"))
+        load_networks(str(broken), torch.device("cpu"))
     assert "\n" not in str(caught.value)
 
 

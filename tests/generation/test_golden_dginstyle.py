@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.released import released_pass
 from generation.components import large_components, to_cells
 from generation.denoise import denoise
-from generation.models import Generator
+from generation.models import GeneratorNetworks
 from generation.schedulers import Kept
 from generation.windows import Window, grid, needed
 from pipeline.config.generation import GenerationConfig
@@ -27,7 +27,7 @@ from pipeline.config.generation import GenerationConfig
 class Golden:
     """The folder's networks, numbers and facts."""
 
-    generator: Generator
+    networks: GeneratorNetworks
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     label: np.ndarray
@@ -44,9 +44,9 @@ class Golden:
 
     def second_pass(self, windows: Sequence[Window], kept: Kept | None = None, **changes: Any) -> Tensor:
         large = self.label.repeat(self.facts["rescale"], 0).repeat(self.facts["rescale"], 1)
-        condition = self.generator.condition(large[None])
+        condition = self.networks.condition(large[None])
         noise = self.tensors["latents_128"]
-        return denoise(self.generator, noise, condition, self.text, self.config, windows=windows, kept=kept, **changes)
+        return denoise(self.networks, noise, condition, self.text, self.config, windows=windows, kept=kept, **changes)
 
     @property
     def windows(self) -> list[Window]:
@@ -64,7 +64,7 @@ class Golden:
 def released(golden: Path) -> Golden:
     folder = golden / "dginstyle"
     unused: Any = None  # the prompts come embedded
-    generator = Generator(
+    networks = GeneratorNetworks(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text_encoder=unused,
         tokenizer=unused,
@@ -74,7 +74,7 @@ def released(golden: Path) -> Golden:
     )
     facts = json.loads((folder / "reference.json").read_text())
     label = np.asarray(Image.open(folder / "crop_labelTrainIds.png"))
-    return Golden(generator, load_file(folder / "reference.safetensors"), facts, label)
+    return Golden(networks, load_file(folder / "reference.safetensors"), facts, label)
 
 
 def assert_equal(latents: Tensor, expected: Tensor) -> None:
@@ -82,9 +82,9 @@ def assert_equal(latents: Tensor, expected: Tensor) -> None:
 
 
 def test_golden_single_view(released: Golden) -> None:
-    condition = released.generator.condition(released.label[None])
+    condition = released.networks.condition(released.label[None])
     noise = released.tensors["latents_64"]
-    latents = denoise(released.generator, noise, condition, released.text, released.config)
+    latents = denoise(released.networks, noise, condition, released.text, released.config)
     assert_equal(latents, released.tensors["out_single_view"])
 
 
@@ -118,9 +118,9 @@ def test_golden_fused_with_kept_components(released: Golden) -> None:
 def test_golden_the_loop_that_benchmarks_call_released(released: Golden) -> None:
     large = released.label.repeat(2, 0).repeat(2, 1)
     latents = released_pass(
-        released.generator,
+        released.networks,
         released.tensors["latents_128"],
-        released.generator.condition(large[None]),
+        released.networks.condition(large[None]),
         released.text[:, 0],
         released.config,
         corners=[(window.top, window.left) for window in released.windows],

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from generation.crops import LabelReader
 from generation.folders import weights_folders
-from generation.models import NotFiniteError, load_generator
+from generation.models import NotFiniteError, load_networks
 from generation.paint import Painter
 from generation.prompts import check_prompts, fill_prompt, load_tokenizer, most_tokens
 from pipeline.config.generation import GenerationConfig
@@ -77,7 +77,7 @@ def test_a_second_pass_that_is_not_finite_stops_the_shard(tiny_weights: Path, sc
 
 
 def assert_refused(settings: GenerationConfig, weights: Path, scenes: list[Scene], words: str) -> None:
-    painter = Painter(settings, load_generator(str(weights), CPU))
+    painter = Painter(settings, load_networks(str(weights), CPU))
     with pytest.raises(UserError) as caught:
         list(painter.paint(requests(scenes), LabelReader(scenes, None)))
     line = str(caught.value)
@@ -86,7 +86,7 @@ def assert_refused(settings: GenerationConfig, weights: Path, scenes: list[Scene
 
 
 def test_the_image_that_is_not_finite_is_named(tiny_weights: Path) -> None:
-    networks = load_generator(str(tiny_weights), CPU)
+    networks = load_networks(str(tiny_weights), CPU)
     latents = torch.zeros(3, 4, 8, 16)
     latents[1, 2, 3, 4] = float("nan")
     with pytest.raises(NotFiniteError) as caught:
@@ -97,7 +97,7 @@ def test_the_image_that_is_not_finite_is_named(tiny_weights: Path) -> None:
 
 def test_an_image_of_one_colour_stops_the_shard(copied: Path, scenes: list[Scene]) -> None:
     spoil(copied / "vae", lambda tensors: [t.zero_() for name, t in tensors.items() if "decoder.conv_out" in name])
-    painter = Painter(config(copied), load_generator(str(copied), CPU))
+    painter = Painter(config(copied), load_networks(str(copied), CPU))
     with pytest.raises(UserError, match="paints for request sunny-000000 is of one colour"):
         next(painter.paint(requests(scenes), LabelReader(scenes, None)))
 
@@ -131,14 +131,14 @@ def test_networks_that_lack_tensors_are_refused(name: str, copied: Path) -> None
 
     spoil(copied / name, lose)
     with pytest.raises(UserError, match=f"lacks 1 of a .*'s tensors .*{lost[-1].rsplit('.', 2)[0]}") as caught:
-        load_generator(str(copied), CPU)
+        load_networks(str(copied), CPU)
     assert "\n" not in str(caught.value)
 
 
 def test_many_missing_tensors_are_counted(copied: Path) -> None:
     spoil(copied / "unet", lambda tensors: [tensors.pop(name) for name in sorted(tensors)[:-1]])
     with pytest.raises(UserError, match=r"lacks \d+ of a UNet2DConditionModel's tensors \(.*, \.\.\.\)"):
-        load_generator(str(copied), CPU)
+        load_networks(str(copied), CPU)
 
 
 LONG = (

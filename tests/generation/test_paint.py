@@ -16,7 +16,7 @@ from torch import Tensor
 
 from generation.denoise import denoise
 from generation.lora import lora_file, lora_fingerprint, merge_lora
-from generation.models import Generator, load_generator
+from generation.models import GeneratorNetworks, load_networks
 from generation.paint import Painter
 from generation.schedulers import starting_noise
 from pipeline.config.generation import GenerationConfig
@@ -34,27 +34,27 @@ def config(weights: Path, **changes: object) -> GenerationConfig:
     return GenerationConfig.model_validate({**plain, **changes})
 
 
-def load(weights: Path) -> Generator:
-    return load_generator(str(weights), torch.device("cpu"))
+def load(weights: Path) -> GeneratorNetworks:
+    return load_networks(str(weights), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_weights: Path) -> Generator:
+def tiny(tiny_weights: Path) -> GeneratorNetworks:
     return load(tiny_weights)
 
 
-def painted(generator: Generator, settings: GenerationConfig) -> np.ndarray:
-    return Painter(settings, generator).images(LABELS, PROMPTS, SEEDS).astype(int)
+def painted(networks: GeneratorNetworks, settings: GenerationConfig) -> np.ndarray:
+    return Painter(settings, networks).images(LABELS, PROMPTS, SEEDS).astype(int)
 
 
-def latents(generator: Generator, settings: GenerationConfig, images: int = 2) -> Tensor:
-    text = torch.stack([generator.embed([""] * images), generator.embed(PROMPTS[:images])])
+def latents(networks: GeneratorNetworks, settings: GenerationConfig, images: int = 2) -> Tensor:
+    text = torch.stack([networks.embed([""] * images), networks.embed(PROMPTS[:images])])
     noise = starting_noise(SEEDS[:images], (4, 8, 16))
-    return denoise(generator, noise, generator.condition(LABELS[:images]), text, settings)
+    return denoise(networks, noise, networks.condition(LABELS[:images]), text, settings)
 
 
 @pytest.mark.parametrize("name", ["ddim", "unipc", "dpm-solver", "lcm"])
-def test_other_schedulers_are_the_requests_own(tiny: Generator, tiny_weights: Path, name: str) -> None:
+def test_other_schedulers_are_the_requests_own(tiny: GeneratorNetworks, tiny_weights: Path, name: str) -> None:
     settings = config(tiny_weights, scheduler=name)
     both = painted(tiny, settings)
     alone = Painter(settings, tiny).images(LABELS[1:], PROMPTS[1:], SEEDS[1:])[0].astype(int)
@@ -63,7 +63,7 @@ def test_other_schedulers_are_the_requests_own(tiny: Generator, tiny_weights: Pa
     assert same == (name == "ddim")  # which is what these weights have
 
 
-def test_fast_solvers_need_fewer_steps(tiny: Generator, tiny_weights: Path) -> None:
+def test_fast_solvers_need_fewer_steps(tiny: GeneratorNetworks, tiny_weights: Path) -> None:
     def at(name: str, steps: int) -> Tensor:
         return latents(tiny, config(tiny_weights, scheduler=name, steps=steps, guidance=1.0), images=1)
 
@@ -72,7 +72,7 @@ def test_fast_solvers_need_fewer_steps(tiny: Generator, tiny_weights: Path) -> N
         assert (at(name, 12) - exact).abs().mean() < 0.5 * (slow - exact).abs().mean()
 
 
-def test_a_guidance_of_one_is_the_prompted_half_alone(tiny: Generator, tiny_weights: Path) -> None:
+def test_a_guidance_of_one_is_the_prompted_half_alone(tiny: GeneratorNetworks, tiny_weights: Path) -> None:
     samples = []
     hook = tiny.unet.conv_in.register_forward_pre_hook(lambda _, given: samples.append(len(given[0])))
     one = latents(tiny, config(tiny_weights, guidance=1.0))
@@ -117,22 +117,22 @@ def test_compiled_networks_paint_the_same_and_are_compiled_once(
 
 
 @pytest.fixture(scope="module")
-def lora(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Generator]:
+def lora(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GeneratorNetworks]:
     """A folder with a LoRA of random weights, and a generator that carries it as an adapter."""
-    generator = load(tiny_weights)
+    networks = load(tiny_weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "conv1"]))
-        for name, weight in generator.unet.named_parameters():
+        networks.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "conv1"]))
+        for name, weight in networks.unet.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.2)
     folder = tmp_path_factory.mktemp("lora")
-    layers = get_peft_model_state_dict(generator.unet)
+    layers = get_peft_model_state_dict(networks.unet)
     StableDiffusionControlNetPipeline.save_lora_weights(folder, unet_lora_layers=layers)
-    return folder, generator
+    return folder, networks
 
 
-def test_a_lora_is_merged(lora: tuple[Path, Generator], tiny: Generator, tiny_weights: Path) -> None:
+def test_a_lora_is_merged(lora: tuple[Path, GeneratorNetworks], tiny: GeneratorNetworks, tiny_weights: Path) -> None:
     folder, with_adapter = lora
     settings = config(tiny_weights)
     merged = load(tiny_weights)
@@ -144,7 +144,7 @@ def test_a_lora_is_merged(lora: tuple[Path, Generator], tiny: Generator, tiny_we
     assert not np.array_equal(painted(load(tiny_weights), config(tiny_weights, lora=str(folder))), plain)
 
 
-def test_a_loras_file_is_part_of_the_key(lora: tuple[Path, Generator], tmp_path: Path) -> None:
+def test_a_loras_file_is_part_of_the_key(lora: tuple[Path, GeneratorNetworks], tmp_path: Path) -> None:
     file = lora_file(str(lora[0]))
     other = tmp_path / "other.safetensors"
     other.write_bytes(file.read_bytes())
@@ -168,7 +168,7 @@ def test_loras_that_cannot_be_used_are_one_line(tiny_weights: Path, tmp_path: Pa
         Painter(config(tiny_weights, lora=str(broken)), load(tiny_weights))
 
 
-def other_lora(lora: tuple[Path, Generator], file: Path, rename: Callable[[str], str]) -> str:
+def other_lora(lora: tuple[Path, GeneratorNetworks], file: Path, rename: Callable[[str], str]) -> str:
     """A copy of the LoRA whose tensors are named anew; those that get no name are left out."""
     tensors = load_file(next(lora[0].glob("*.safetensors")))
     named = {rename(name): value for name, value in tensors.items()}
@@ -189,28 +189,28 @@ def test_a_lora_that_changes_nothing_is_refused(
     name: str,
     rename: Callable[[str], str],
     message: str,
-    lora: tuple[Path, Generator],
+    lora: tuple[Path, GeneratorNetworks],
     tiny_weights: Path,
     tmp_path: Path,
 ) -> None:
     """Case F11: the images were those without a LoRA, and the key said that one was used."""
     file = other_lora(lora, tmp_path / f"{name}.safetensors", rename)
-    generator = load(tiny_weights)
-    before = {key: value.clone() for key, value in generator.unet.state_dict().items()}
+    networks = load(tiny_weights)
+    before = {key: value.clone() for key, value in networks.unet.state_dict().items()}
     with pytest.raises(UserError, match=message) as caught:
-        merge_lora(generator.unet, file, 1.0)
+        merge_lora(networks.unet, file, 1.0)
     assert "\n" not in str(caught.value)
-    assert all(torch.equal(value, before[key]) for key, value in generator.unet.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in networks.unet.state_dict().items())
 
 
 def test_what_of_a_lora_has_no_place_is_named(
-    lora: tuple[Path, Generator], tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lora: tuple[Path, GeneratorNetworks], tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = other_lora(lora, tmp_path / "half.safetensors", lambda name: name.replace("unet.up_", "unet.upper_"))
-    generator = load(tiny_weights)
-    before = {key: value.clone() for key, value in generator.unet.state_dict().items()}
-    merge_lora(generator.unet, file, 1.0)
-    assert any(not torch.equal(value, before[key]) for key, value in generator.unet.state_dict().items())
+    networks = load(tiny_weights)
+    before = {key: value.clone() for key, value in networks.unet.state_dict().items()}
+    merge_lora(networks.unet, file, 1.0)
+    assert any(not torch.equal(value, before[key]) for key, value in networks.unet.state_dict().items())
     assert "layers are not the U-Net's and are left out (unet.upper_blocks" in capsys.readouterr().err
 
 
@@ -223,7 +223,7 @@ def test_what_of_a_lora_has_no_place_is_named(
     ],
 )
 def test_sizes_that_the_networks_cannot_see(
-    tiny: Generator, tiny_weights: Path, changes: dict[str, Any], message: str
+    tiny: GeneratorNetworks, tiny_weights: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         Painter(config(tiny_weights, **changes), tiny)

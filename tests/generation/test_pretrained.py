@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from generation.crops import condition, one_hot
 from generation.folders import NETWORK_FILES, prior_folders, weights_file, weights_fingerprint, weights_folders
-from generation.models import Generator, load_generator
+from generation.models import GeneratorNetworks, load_networks
 from pipeline.config.experiment import load_config
 from pipeline.config.weights import GeneratorParts
 from pipeline.errors import UserError
@@ -44,7 +44,7 @@ def parts(published: Path, **changes: str) -> GeneratorParts:
     return GeneratorParts.model_validate(places | changes)
 
 
-def assert_same_networks(one: Generator, other: Generator) -> None:
+def assert_same_networks(one: GeneratorNetworks, other: GeneratorNetworks) -> None:
     for name in ("vae", "text_encoder", "unet", "controlnet"):
         ours, theirs = getattr(one, name).state_dict(), getattr(other, name).state_dict()
         assert ours.keys() == theirs.keys()
@@ -52,7 +52,7 @@ def assert_same_networks(one: Generator, other: Generator) -> None:
 
 
 def test_parts_give_the_generator_of_one_folder(published: Path, tmp_path: Path) -> None:
-    composed = load_generator(parts(published), CPU)
+    composed = load_networks(parts(published), CPU)
     pipeline = StableDiffusionControlNetPipeline(
         **{name: getattr(composed, name) for name in ("vae", "text_encoder", "tokenizer", "unet", "controlnet")},
         scheduler=composed.scheduler,
@@ -61,7 +61,7 @@ def test_parts_give_the_generator_of_one_folder(published: Path, tmp_path: Path)
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(tmp_path)
-    whole = load_generator(str(tmp_path), CPU)
+    whole = load_networks(str(tmp_path), CPU)
     assert_same_networks(composed, whole)
     assert torch.equal(whole.scheduler.alphas_cumprod, composed.scheduler.alphas_cumprod)
     assert torch.equal(composed.embed(["road car"]), whole.embed(["road car"]))
@@ -69,7 +69,7 @@ def test_parts_give_the_generator_of_one_folder(published: Path, tmp_path: Path)
 
 
 def test_parts_are_sampled_by_ddim_on_the_priors_noise_schedule(published: Path) -> None:
-    scheduler = load_generator(parts(published), CPU).scheduler
+    scheduler = load_networks(parts(published), CPU).scheduler
     assert isinstance(scheduler, DDIMScheduler)
     expected = DDIMScheduler(  # what the released demo has
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, set_alpha_to_one=False, steps_offset=1,
@@ -84,9 +84,9 @@ def test_parts_are_sampled_by_ddim_on_the_priors_noise_schedule(published: Path)
 
 def test_the_source_unet_can_take_the_priors_place(published: Path) -> None:
     source = published / "dginstyle/U-Net-Source-Finetuned"
-    generator = load_generator(parts(published, unet=str(source)), CPU)
+    networks = load_networks(parts(published, unet=str(source)), CPU)
     stored = load_file(source / NETWORK_FILES[0])
-    assert all(torch.equal(generator.unet.state_dict()[key], value) for key, value in stored.items())
+    assert all(torch.equal(networks.unet.state_dict()[key], value) for key, value in stored.items())
     assert weights_fingerprint(parts(published, unet=str(source))) != weights_fingerprint(parts(published))
 
 
@@ -99,7 +99,7 @@ def test_other_kinds_of_weight_files_load(published: Path, tmp_path: Path, name:
     )
     file = weights_file(tmp_path)
     assert file is not None and file.name == name
-    loaded = load_generator(parts(published, controlnet=str(tmp_path)), CPU).controlnet
+    loaded = load_networks(parts(published, controlnet=str(tmp_path)), CPU).controlnet
     for key, value in loaded.state_dict().items():
         torch.testing.assert_close(value, network.state_dict()[key].float(), rtol=0, atol=0)
 

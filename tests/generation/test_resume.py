@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from generation.weights import finetune, loop, scratch
-from generation.weights.checkpoints import LAYOUT, forget, keep, kept
+from generation.weights.checkpoints import LAYOUT, discard, keep, kept
 from generation.weights.diffusion import sample
 from generation.weights.loop import CHECKPOINT, MicroBatch, train_network
 from generation.weights.output import publish, published
@@ -175,7 +175,7 @@ def test_what_is_kept_comes_back_and_can_be_forgotten(tmp_path: Path) -> None:
         assert found is not None and found.values == {"step": step, "share": 0.1}
         assert all(torch.equal(found.tensors[name], value) for name, value in tensors.items())
         assert len(list(path.parent.iterdir())) == 2
-    forget(path)
+    discard(path)
     assert list(path.parent.iterdir()) == []
 
 

@@ -28,7 +28,7 @@ from training import ranks
 from training.checkpoints import checkpoints
 from training.launch import run_on_ranks
 from training.synchronized import synchronize_norms
-from training.train import Job, check, train, train_rank
+from training.train import Job, check_training, train, train_rank
 
 CPU = Machine(device="cpu", tracker=None)
 FLEX = Method(generated=True, gap=True, ube=True, has=True)
@@ -144,18 +144,18 @@ def test_batch_norm_over_ranks_is_that_of_the_whole_batch(tmp_path: Path) -> Non
 
 def test_what_cannot_be_divided_is_refused(job: Job) -> None:
     with pytest.raises(UserError, match="batch_size 2 does not divide over 3 processes"):
-        check(job.config, FLEX, job.source, job.generated, CPU.model_copy(update={"processes": 3}))
+        check_training(job.config, FLEX, job.source, job.generated, CPU.model_copy(update={"processes": 3}))
     halves = job.config.of(Method(training={"accumulation": 2}))
-    check(halves, FLEX, job.source, job.generated, CPU)
+    check_training(halves, FLEX, job.source, job.generated, CPU)
     with pytest.raises(UserError, match="multiple of 4"):
-        check(halves, FLEX, job.source, job.generated, CPU.model_copy(update={"processes": 2}))
+        check_training(halves, FLEX, job.source, job.generated, CPU.model_copy(update={"processes": 2}))
 
 
 def test_the_number_of_started_processes_must_be_the_one_asked_for(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    check(job.config, FLEX, job.source, job.generated, CPU)
+    check_training(job.config, FLEX, job.source, job.generated, CPU)
     with pytest.raises(UserError, match="machine.processes is 4, but 2 processes were started"):
-        check(job.config, FLEX, job.source, job.generated, CPU.model_copy(update={"processes": 4}))
+        check_training(job.config, FLEX, job.source, job.generated, CPU.model_copy(update={"processes": 4}))
 
 
 def _misbehave(how: str, stop: Callable[[], bool]) -> None:

@@ -87,7 +87,7 @@ def test_an_interrupt_that_was_swallowed_ends_the_loop_between_two_items(track: 
             if item == 1:
                 interrupts.note(signal.SIGTERM)
     assert seen == [0, 1]
-    interrupts.forget()
+    interrupts.start_anew()
     assert list(track(range(2), total=2, description="counting")) == [0, 1]
 
 
