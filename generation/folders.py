@@ -11,13 +11,16 @@ from pipeline import hub
 from pipeline.config.weights import GeneratorParts
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError, one_line
-from pipeline.files import file_sha256
+from pipeline.files import file_sha256, write_json
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 COMPONENTS = (*PRIOR, "controlnet")
 MOST_STEPS = 100_000
 """Longest noise schedule (ours): published ones have 1,000. A number without bound would fill the memory."""
+LAYOUT, LAYOUT_VERSION = "flexseg.json", 1
+"""A file beside each network that flexseg trains, and the version in it. Raise it when the channels of a condition, or
+how the networks work together, change so that older ones would paint wrongly. Published networks have no such file."""
 
 NETWORK_FILES = tuple(
     f"diffusion_pytorch_model{end}" for end in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
@@ -52,6 +55,8 @@ def weights_folders(weights: GeneratorParts | str) -> Folders:
         folders["controlnet"] = network_folder(weights.controlnet, "controlnet", f"{key}.controlnet")
         if weights.unet is not None:
             folders["unet"] = network_folder(weights.unet, "unet", f"{key}.unet")
+    for folder in folders.values():
+        _check_layout(folder)
     _check_fit(folders)
     return folders
 
@@ -71,6 +76,11 @@ def network_folder(reference: str, component: str, key: str) -> Path:
     if not (folder / "config.json").is_file() or weights_file(folder) is None:
         raise UserError(f"{key}: {folder} holds no network, which has a config.json and {NETWORK_FILES[0]}")
     return folder
+
+
+def write_layout(folder: Path) -> None:
+    """Note in a network's folder the layout version that this flexseg trains."""
+    write_json(folder / LAYOUT, {"layout_version": LAYOUT_VERSION})
 
 
 def weights_file(folder: Path) -> Path | None:
@@ -119,6 +129,16 @@ def _shipped(reference: str) -> hub.FoundFolder | None:
     sets = {(path.name,) for path in PRETRAINED.glob("*/")}
     folder = PRETRAINED / reference
     return hub.FoundFolder(folder, None) if Path(reference).parts[:1] in sets and folder.is_dir() else None
+
+
+def _check_layout(folder: Path) -> None:
+    version = _config(folder, LAYOUT).get("layout_version", LAYOUT_VERSION)
+    if version != LAYOUT_VERSION:
+        newer = isinstance(version, int) and version > LAYOUT_VERSION
+        raise UserError(
+            f"{folder} was trained by {'a newer' if newer else 'another'} flexseg (layout version {version!r}, this one"
+            f" reads {LAYOUT_VERSION}): {'install that flexseg or a newer one' if newer else 'train it again'}"
+        )
 
 
 def _check_fit(folders: Folders) -> None:

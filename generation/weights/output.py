@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from generation.folders import write_layout
 from generation.weights.checkpoints import discard
 from generation.weights.loop import CHECKPOINT
 from pipeline.config.base import Section
@@ -33,6 +34,7 @@ def publish(network: Any, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         network.save_pretrained(partial)
         forget_paths(partial)
+        write_layout(partial)
         _record(folder).parent.mkdir(parents=True, exist_ok=True)
         write_json(_record(folder), file_table(partial))
         shutil.rmtree(folder, ignore_errors=True)

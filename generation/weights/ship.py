@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionControlNetPipeline
 
+from generation.folders import COMPONENTS, write_layout
 from generation.weights.output import forget_paths
 from pipeline.config.weights import WeightsConfig
 from pipeline.errors import UserError
@@ -31,6 +32,8 @@ def ship_weights(config: WeightsConfig, folder: Path, destination: Path) -> None
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, dtype=torch.float16, local_files_only=True)
     pipeline.save_pretrained(destination)
     forget_paths(destination)
+    for name in COMPONENTS:
+        write_layout(destination / name)
     previews = sorted((folder / "training" / "controlnet").glob("step-*.png"))
     shutil.copyfile(previews[-1], destination / "samples.png")
     (destination / "README.md").write_text(model_card(config, folder), encoding="utf-8")

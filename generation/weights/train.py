@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from generation.folders import Folders
+from generation.folders import Folders, write_layout
 from generation.loading import load, load_scheduler
 from generation.prompts import load_tokenizer
 from generation.weights.diffusion import Text
@@ -67,6 +67,7 @@ def assemble(prior: Prior, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     pipeline.save_pretrained(partial)
     forget_paths(partial)
+    write_layout(partial / "controlnet")
     for name in ("scheduler", "controlnet"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (partial / name).rename(folder / name)

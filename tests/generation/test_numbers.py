@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from generation.crops import LabelReader
-from generation.folders import weights_folders
+from generation.folders import LAYOUT, LAYOUT_VERSION, weights_folders
 from generation.models import NotFiniteError, load_networks
 from generation.paint import Painter
 from generation.prompts import check_prompts, fill_prompt, load_tokenizer, most_tokens
@@ -117,6 +117,19 @@ def test_a_noise_schedule_of_no_length_or_without_bound_is_refused(steps: object
     file = copied / "scheduler/scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"num_train_timesteps": steps}))
     with pytest.raises(UserError, match=f"has num_train_timesteps of {steps}, wanted 1 to 100,000"):
+        weights_folders(str(copied))
+
+
+@pytest.mark.parametrize(("version", "way_out"), [(2, "install that flexseg or a newer one"), ("0", "train it again")])
+def test_networks_of_another_layout_are_refused(version: object, way_out: str, copied: Path) -> None:
+    """Those that are published have no version."""
+    file = copied / "controlnet" / LAYOUT
+    file.write_text(json.dumps({"layout_version": LAYOUT_VERSION}))
+    assert weights_folders(str(copied))["controlnet"] == file.parent
+    file.write_text(json.dumps({"layout_version": version}))
+    with pytest.raises(
+        UserError, match=rf"controlnet was trained by .*layout version {version!r}.* reads 1\): {way_out}"
+    ):
         weights_folders(str(copied))
 
 

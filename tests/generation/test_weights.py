@@ -11,6 +11,7 @@ from diffusers import StableDiffusionControlNetPipeline
 from torch import nn
 from transformers import CLIPTokenizer
 
+from generation.folders import LAYOUT, LAYOUT_VERSION
 from generation.networks import build_scheduler, build_vae
 from generation.weights import checkpoints, finetune, scratch
 from generation.weights import loop as loop_module
@@ -61,6 +62,8 @@ def test_plain_diffusers_opens_and_runs_what_ships(trained: Path, tmp_path: Path
     image = pipeline(prompt, label, height=16, width=32, num_inference_steps=2, output_type="np").images[0]
     assert image.shape == (16, 32, 3)
     assert np.isfinite(image).all()
+    for folder in (trained, tmp_path):
+        assert json.loads((folder / "controlnet" / LAYOUT).read_text()) == {"layout_version": LAYOUT_VERSION}
     card = (tmp_path / "README.md").read_text()
     assert f"seed {CONFIG.seed}" in card
     assert "| controlnet | ControlNet, 19 classes + ignore, on the source U-Net | 2 | 2 |" in card
