@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.pixel_counts import BINS
+from evaluation.counts import BINS
 from pipeline.data.labels import IGNORE
 
 LEVELS = 512 * BINS

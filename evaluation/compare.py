@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.bootstrap import LEVEL, Clusters, Difference, holm, joint, paired_difference
-from evaluation.image_counts import ImageCounts, read_image_counts
-from evaluation.pixel_counts import ratio
+from evaluation.counts import ImageCounts, ratio, read_image_counts
 from evaluation.schema import read_evaluation
 from evaluation.sequences import sequences
 from pipeline.errors import UserError

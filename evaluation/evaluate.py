@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.image_counts import ImageCounts, joined, save_image_counts, stack
+from evaluation.counts import ImageCounts, joined, ratio, save_image_counts, stack
 from evaluation.inference import Size, input_text
 from evaluation.metrics import Scores
 from evaluation.parts import ScoredPart, read_part
-from evaluation.pixel_counts import ratio
 from evaluation.schema import (
     FILE,
     Calibration,

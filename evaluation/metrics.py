@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.calibration import count_bins, expected_calibration_error
-from evaluation.pixel_counts import PixelCounts, no_counts, ratio
+from evaluation.counts import PixelCounts, no_counts, ratio
 from pipeline.data.boundaries import boundary_granularity
 from pipeline.data.scores import Confusion, confusion_matrix
 

@@ -5,7 +5,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluation.image_counts import read_image_counts
+from evaluation.counts import read_image_counts
 from evaluation.schema import prediction_file
 
 ImageScores = Mapping[str, Mapping[str, float]]

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.image_counts import stack
+from evaluation.counts import PixelCounts, stack
 from evaluation.inference import Predict, PredictedLabels, Size, input_size
 from evaluation.metrics import LabelMap, count
 from evaluation.parts import ScoredPart, write_part
-from evaluation.pixel_counts import PixelCounts
 from evaluation.schema import SkippedScene
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.datasets import Scene, load_pair

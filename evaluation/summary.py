@@ -13,8 +13,8 @@ import pyarrow.dataset
 
 from evaluation.bootstrap import SIGNIFICANT, holm, interval
 from evaluation.compare import Comparison, clusters, compare
+from evaluation.counts import read_image_counts
 from evaluation.findings import findings, headline
-from evaluation.image_counts import read_image_counts
 from evaluation.method_rows import (
     band_curve,
     class_scores,

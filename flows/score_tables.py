@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evaluation.bootstrap import Difference, interval
 from evaluation.compare import Comparison, clusters
-from evaluation.image_counts import ImageCounts, read_image_counts
+from evaluation.counts import ImageCounts, read_image_counts
 from evaluation.method_rows import stat_at
 from evaluation.report_schema import MethodRow, Report
 from evaluation.schema import Evaluation, PlaceScores

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from evaluation.counts import ImageCounts, save_image_counts
 from evaluation.evaluate import evaluate, place_scores
-from evaluation.image_counts import ImageCounts, save_image_counts
 from evaluation.inference import Predict, PredictedLabels, make_predict
 from evaluation.schema import DomainScores, Evaluation, write_record
 from pipeline.config.evaluation import EvaluationConfig

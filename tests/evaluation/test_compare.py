@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from evaluation.compare import compare, regressions
-from evaluation.image_counts import read_image_counts, save_image_counts, stack
-from evaluation.pixel_counts import PixelCounts, no_counts
+from evaluation.counts import PixelCounts, no_counts, read_image_counts, save_image_counts, stack
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.errors import UserError

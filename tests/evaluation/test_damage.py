@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.image_counts import read_image_counts
+from evaluation.counts import read_image_counts
 from evaluation.inference import PredictedLabels
 from evaluation.parts import ScoredPart, read_part
 from evaluation.report import build_report

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.image_counts import read_image_counts
+from evaluation.counts import read_image_counts
 from evaluation.inference import Predict, PredictedLabels
 from evaluation.parts import read_part
 from evaluation.scoring import Task, load_scorer

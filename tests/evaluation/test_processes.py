@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from evaluation import evaluate as evaluation
+from evaluation.counts import read_image_counts
 from evaluation.evaluate import evaluate
-from evaluation.image_counts import read_image_counts
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene

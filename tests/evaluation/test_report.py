@@ -13,8 +13,8 @@ from PIL import Image
 from evaluation import gallery
 from evaluation.bootstrap import holm
 from evaluation.compare import compare
+from evaluation.counts import read_image_counts
 from evaluation.findings import findings, headline
-from evaluation.image_counts import read_image_counts
 from evaluation.method_rows import SCORES
 from evaluation.report import build_report
 from evaluation.report_schema import Gain, ScoreStat

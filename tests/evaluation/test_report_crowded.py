@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evaluation import figures
-from evaluation.image_counts import read_image_counts
+from evaluation.counts import read_image_counts
 from evaluation.published import published_scores
 from evaluation.report_schema import read_report
 from evaluation.scenes import DomainScene, image_scores, pictured, scene_groups

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evaluation import report_schema, schema
-from evaluation.image_counts import read_image_counts
+from evaluation.counts import read_image_counts
 from evaluation.report_schema import Report, read_report
 from evaluation.schema import Evaluation, Record, read_evaluation, write_record
 from evaluation.summary import ReportContent, summarize

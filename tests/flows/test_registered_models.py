@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from evaluation.image_counts import stack
-from evaluation.pixel_counts import no_counts
+from evaluation.counts import no_counts, stack
 from flows.cli import app
 from flows.registered_models import Model, failed, judge, present, register, registered, save, summary
 from flows.run import Run

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from evaluation.bootstrap import Difference, interval
 from evaluation.compare import Comparison
-from evaluation.image_counts import ImageCounts, read_image_counts, stack
-from evaluation.pixel_counts import no_counts
+from evaluation.counts import ImageCounts, no_counts, read_image_counts, stack
 from evaluation.schema import read_evaluation
 from flows import tables
 from flows.commands.data_check import Finding

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from evaluation.image_counts import stack
-from evaluation.pixel_counts import no_counts
+from evaluation.counts import no_counts, stack
 from flows.cli import app
 from flows.comparison import evaluations
 from pipeline.config.evaluation import EvaluationConfig
