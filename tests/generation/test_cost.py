@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generation.cost import GeneratorShapes, network_call, painted_image, shapes_of
 from generation.folders import weights_folders
-from generation.models import load_generator
+from generation.models import load_networks
 from generation.networks import build_controlnet
 from generation.paint import Painter
 from pipeline.config.experiment import load_config
@@ -31,7 +31,7 @@ MACHINE = Machine(generation_batch=2, window_batch=4)
 )
 def test_a_painted_image_costs_what_painting_it_costs(tiny_weights: Path, changes: dict[str, object]) -> None:
     config = GenerationConfig.model_validate({"weights": str(tiny_weights), "size": (32, 64), "steps": 2, **changes})
-    generator = load_generator(str(tiny_weights), torch.device("cpu"))
+    generator = load_networks(str(tiny_weights), torch.device("cpu"))
     painter = Painter(config, generator, MACHINE)
     labels = np.random.default_rng(0).integers(0, 19, (2, 32, 64), dtype=np.uint8)
     painter.images(labels, ["road", "sky"], [0, 1])  # reads the prompts, which are not counted
