@@ -42,7 +42,7 @@ from pipeline.work.workers import run
 UNIT = 64
 """Scenes of a unit (ours): a process that dies loses no more, eight GPUs each get one of the 500 of Cityscapes' or
 ACDC's validation, and the moment at its ends in which reading, predicting and counting do not overlap stays small."""
-ON_CPU = partial(run, most_on_cpu=1)
+HERE = partial(run, most_on_cpu=1)
 """The local executor; without a GPU one process does, whose threads use all cores and which starts at once."""
 
 
@@ -54,7 +54,7 @@ def evaluate(
     *,
     machine: Machine,
     progress: Track,
-    execute: Executor = ON_CPU,
+    execute: Executor = HERE,
 ) -> None:
     """Writes evaluation.json (`schema.Evaluation`), the counts of every image and the pictures into `folder`.
 

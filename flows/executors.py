@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.machine import Machine
-from pipeline.work import workers
 from pipeline.work.units import Executor
 
 if TYPE_CHECKING:
@@ -29,14 +28,14 @@ def trainings_at_once(machine: Machine) -> int:
         return ray_cluster.total(ray_cluster.resource(machine, machine.processes)) // machine.processes
 
 
-def units(machine: Machine, *, inputs: Sequence[Path] = (), most_on_cpu: int = workers.MOST_ON_CPU) -> Executor:
-    """The executor that `machine.executor` names. `inputs`: files and folders that every node of a cluster must be
-    able to read; `most_on_cpu`: see `workers.run`."""
+def units(machine: Machine, local: Executor, *, inputs: Sequence[Path]) -> Executor:
+    """The executor that `machine.executor` names: a stage's `local` one, or a cluster, every node of which must be able
+    to read `inputs`, files and folders."""
     if machine.executor == "ray":
         from flows.ray import units as ray_units
 
         return partial(ray_units.run, inputs=inputs)
-    return partial(workers.run, most_on_cpu=most_on_cpu)
+    return local
 
 
 def training(machine: Machine) -> "Launch | None":

@@ -98,7 +98,7 @@ def generated(run: Run) -> Artifact:
     """The stylized images, as a Hugging Face dataset folder."""
 
     def build(folder: Path) -> None:
-        from generation.generate import generate
+        from generation.generate import HERE, generate
         from generation.plan import read_plan
 
         run.render_world()
@@ -107,7 +107,7 @@ def generated(run: Run) -> Artifact:
         inputs = [scenes[0].label, *weights_folders(run.generation.weights).values()]
         if run.generation.lora is not None:
             inputs.append(lora_file(run.generation.lora))
-        execute = units(machine, inputs=inputs)
+        execute = units(machine, HERE, inputs=inputs)
         generate(run.generation, requests, scenes, folder, machine=machine, progress=run.progress, execute=execute)
 
     return run.store.get_or_build(*generated_recipe(run), build)
@@ -117,10 +117,10 @@ def alignment(run: Run, data_set: str, folder: Path) -> Artifact:
     """How well each image of a data set follows its label map. `data_set` is the key or fingerprint of `folder`."""
 
     def build(out: Path) -> None:
-        from generation.scores import score_data_set
+        from generation.scores import HERE, score_data_set
 
         machine = run.config.machine
-        execute = units(machine, inputs=[folder], most_on_cpu=1)  # a process costs more than what it would score
+        execute = units(machine, HERE, inputs=[folder])
         score_data_set(run.config.alignment, folder, out, machine=machine, progress=run.progress, execute=execute)
 
     return run.store.get_or_build(*alignment_recipe(run, data_set), build)
@@ -184,7 +184,7 @@ def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
     """Scores of a segmenter on every target."""
 
     def build(folder: Path) -> None:
-        from evaluation.evaluate import evaluate
+        from evaluation.evaluate import HERE, evaluate
 
         run.render_world()
         section, machine = run.config.evaluation, run.config.machine
@@ -193,7 +193,7 @@ def evaluation(run: Run, model: str, folder_of_model: Path) -> Artifact:
         for domain in run.targets:
             warn_of_labels(domain)
         inputs = [folder_of_model, *(scenes[0].label for scenes in domains.values())]
-        execute = units(machine, inputs=inputs, most_on_cpu=1)  # whose threads use all cores
+        execute = units(machine, HERE, inputs=inputs)
         evaluate(load, domains, section, folder, machine=machine, progress=run.progress, execute=execute)
 
     return run.store.get_or_build(*evaluation_recipe(run, model), build)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from generation.card import write_card
 from generation.plan import PLAN, plan_text, read_plan
-from generation.shards import load_painter, split
+from generation.shards import LIBRARIES, load_painter, split
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
 from pipeline.data.datasets import Scene
@@ -18,6 +18,8 @@ from pipeline.work.units import WORK, Executor, make_all
 from pipeline.work.workers import run
 
 DESCRIPTION = "Generating images"
+HERE = partial(run, preload=LIBRARIES)
+"""The local executor; painting processes without a GPU share what they import."""
 
 
 def generate(
@@ -28,7 +30,7 @@ def generate(
     *,
     machine: Machine,
     progress: Track = silent,
-    execute: Executor = run,
+    execute: Executor = HERE,
 ) -> None:
     """Write the data set of `requests` into `folder`: `plan.jsonl` first, `data/train-*.parquet`, a dataset card.
 
@@ -56,7 +58,7 @@ def join(
         raise UserError(f"nothing to join, no images are being painted in {folder}: run it without --join")
     shards = split(read_plan(folder), config.shard_size, folder)
     load = partial(load_painter, config, scenes, machine)
-    make_all(shards, load, machine=machine, execute=run, progress=progress, description=DESCRIPTION)
+    make_all(shards, load, machine=machine, execute=HERE, progress=progress, description=DESCRIPTION)
 
 
 def _write_down(requests: Sequence[GenerationRequest], folder: Path) -> None:

@@ -21,6 +21,8 @@ from pipeline.work.threads import one_thread
 from pipeline.work.units import PARTS, WORK, Executor, Make, Unit, make_all
 from pipeline.work.workers import run
 
+HERE = partial(run, most_on_cpu=1)
+"""The local executor; without a GPU one process, as another costs more than what it would score."""
 PROVENANCE = "provenance.json"
 """What a published data set was made from: its artifact's manifest."""
 
@@ -32,7 +34,7 @@ def score_data_set(
     *,
     machine: Machine,
     progress: Track = silent,
-    execute: Executor = run,
+    execute: Executor = HERE,
 ) -> None:
     """Writes `alignment.parquet`, the scores of a data set's images, and their histogram `alignment.png` into `folder`.
 

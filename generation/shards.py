@@ -14,6 +14,9 @@ from pipeline.work.threads import one_thread
 from pipeline.work.units import WORK, Make, Unit
 from pipeline.work.workers import worker_devices
 
+LIBRARIES = ("generation.paint", "generation.samples")
+"""Modules that every painting process imports, and with them torch, diffusers, transformers and datasets: slow."""
+
 
 def split(requests: Sequence[GenerationRequest], size: int, folder: Path) -> list[Unit]:
     """The shards of a data set in `folder`, of `size` requests each, in order."""

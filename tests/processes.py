@@ -20,10 +20,12 @@ def alive(process: int) -> bool:
 
 
 def workers_of(process: int) -> list[int]:
-    """The processes that a process has spawned to make units."""
+    """The processes that a process has started to make units: on the CPU, its fork server's children."""
     listed = subprocess.run(["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-    return [int(pid) for pid, parent, command in rows if int(parent) == process and "spawn_main" in command]
+    forked = [(int(pid), int(parent)) for pid, parent, command in rows if "forkserver" in command]
+    servers = {pid for pid, parent in forked if parent == process}
+    return [pid for pid, parent in forked if parent in servers]
 
 
 def start(file: Path, script: str, *arguments: str) -> subprocess.Popen[str]:

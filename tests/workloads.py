@@ -41,6 +41,12 @@ def load_writer(deaths: int, device: str) -> Make:
     return write
 
 
+def tell_of_itself(folder: Path, device: str) -> Iterator[int]:
+    """Writes its parent's id and the FLEXSEG_TOLD of its environment into a file named by its own id."""
+    (folder / str(os.getpid())).write_text(f"{os.getppid()} {os.environ.get('FLEXSEG_TOLD')}")
+    yield 0
+
+
 def die(device: str) -> Iterator[int]:
     """Never finishes anything."""
     yield 1

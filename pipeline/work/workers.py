@@ -1,4 +1,9 @@
-"""Processes of this machine that make units side by side. Any of them may die at any moment."""
+"""Processes of this machine that make units side by side. Any of them may die at any moment.
+
+Without a GPU they are forked from one process that has imported the libraries which they need: many pay for it once,
+and one that takes over from the dead begins at once. On a GPU each is started anew: CUDA survives no fork, and a
+library may have touched it while it was imported.
+"""
 
 import multiprocessing
 import os
@@ -6,12 +11,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from pipeline.config.machine import Machine
@@ -31,23 +38,30 @@ MOST_DEATHS = 3  # in a row, without a unit being finished
 class LocalWorker:
     """A process of this machine, what it tells (ends when it does), and how many images are lost if it dies now."""
 
-    process: SpawnProcess
+    process: BaseProcess
     told: Connection
     device: str
     unsaved: int = 0
 
 
-def run(units: Sequence[Unit], load: Load, machine: Machine, *, most_on_cpu: int = MOST_ON_CPU) -> Iterator[None]:
+def run(
+    units: Sequence[Unit],
+    load: Load,
+    machine: Machine,
+    *,
+    most_on_cpu: int = MOST_ON_CPU,
+    preload: Sequence[str] = (),
+) -> Iterator[None]:
     """Make the units that are missing: an `Executor`. In this process where one is enough, else in one per device.
 
-    `most_on_cpu`: processes that `machine.workers: auto` starts at most without a GPU.
+    `most_on_cpu`: processes that `machine.workers: auto` starts at most without a GPU. `preload`: see `watch`.
     """
     missing = [unit for unit in units if not unit.done]
     devices = worker_devices(machine, len(missing), most_on_cpu)
     if len(devices) <= 1:
         images: Iterator[object] = make_units(missing, load, devices[0]) if devices else iter(())
     else:
-        images = watch(partial(make_units, missing, load), devices)
+        images = watch(partial(make_units, missing, load), devices, preload)
     left = sum(unit.items for unit in missing)
     for _ in images:
         left -= 1
@@ -68,17 +82,24 @@ def worker_devices(machine: Machine, units: int, most_on_cpu: int = MOST_ON_CPU)
     return [f"cuda:{k % gpus}" for k in range(min(units, gpus if wanted == "auto" else wanted))]
 
 
-def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
+def watch(work: Work, devices: Sequence[str], preload: Sequence[str] = ()) -> Iterator[None]:
     """Run `work` in one process per device until all are done; one item per image. A process that dies is replaced.
+
+    `preload`: modules that take long to import and that `work` needs. Importing them may neither start threads nor use
+    a GPU. They are what all processes on the CPU share, and those of the first call that starts any stay the shared
+    ones while this process lives.
 
     Raises the UserError of a process, or a TryAgainError when they keep dying.
     """
-    workers = [_start(work, device) for device in devices]
+    multiprocessing.set_forkserver_preload(list(preload))
+    workers: list[LocalWorker] = []
     # Images of an unfinished file are lost with its worker. They were counted, so whoever makes them again, which may
     # be any worker, is not: `remade` is how many images to come were counted before. `deaths` starts anew with each
     # finished file, since a file that kills whoever works on it is never finished.
     deaths, remade = 0, 0
     try:
+        for device in devices:
+            workers.append(_start(work, device))
         while workers:
             interrupts.raise_if_came()
             ready = wait([worker.told for worker in workers])
@@ -107,21 +128,36 @@ def watch(work: Work, devices: Sequence[str]) -> Iterator[None]:
 
 def _start(work: Work, device: str) -> LocalWorker:
     """Start a worker that Ctrl-C does not reach: whoever watches it ends it."""
-    spawn = multiprocessing.get_context("spawn")  # CUDA and threads survive no fork
-    told, tells = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_work, args=(work, device, tells), daemon=True)
+    get_context, forked = multiprocessing.get_context, device == "cpu"
+    context: ForkServerContext | SpawnContext = get_context("forkserver") if forked else get_context("spawn")
+    told, tells = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(work, device, tells, dict(os.environ)), daemon=True)
     resource_tracker.ensure_running()  # before the signal is blocked: its own start unblocks it in Python 3.11
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the new process inherits it
     try:
-        process.start()
+        with _sigint_blocked():  # which whatever is started inherits
+            if forked:
+                forkserver.ensure_running()
+            else:
+                process.start()
+        if forked:
+            process.start()  # ends when the server has imported its modules, so it may be interrupted
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         tells.close()  # so that `told` ends with the process
     return LocalWorker(process, told, device)
 
 
-def _work(work: Work, device: str, tells: Connection) -> None:
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(work: Work, device: str, tells: Connection, environment: Mapping[str, str]) -> None:
     """What a worker does: make, and tell after each image; at last perhaps a UserError or a traceback."""
+    os.environ.update(environment)  # a fork server has that of its own start
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for unsaved in work(device):

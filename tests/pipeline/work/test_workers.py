@@ -13,7 +13,7 @@ from pipeline.work import workers
 from pipeline.work.devices import out_of_memory
 from pipeline.work.units import make_units
 from tests.processes import alive, start, wait_until
-from tests.workloads import defect, die, forever, full_gpu, load_writer, make_empty, mistake, units_in
+from tests.workloads import defect, die, forever, full_gpu, load_writer, make_empty, mistake, tell_of_itself, units_in
 
 
 def test_processes_share_the_work_and_replace_their_dead(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +81,32 @@ def test_ctrl_c_and_the_death_of_the_watcher_end_the_processes(tmp_path: Path, n
     processes = [int(path.name) for path in folder.iterdir()]
     wait_until(lambda: not any(map(alive, processes)))
     assert errors.count("Traceback") == (number == signal.SIGINT), "the watcher's own, and none of a process"
+
+
+def test_processes_without_a_gpu_share_what_was_imported(tmp_path: Path) -> None:
+    """The module leaves a file named by the process that imports it."""
+    script = (
+        "import os, sys; from functools import partial; from pathlib import Path\n"
+        "from pipeline.work.workers import watch; from tests.workloads import tell_of_itself\n"
+        "if __name__ == '__main__':\n"
+        "    for told in ('first', 'second'):\n"
+        "        os.environ['FLEXSEG_TOLD'] = told\n"
+        "        list(watch(partial(tell_of_itself, Path(sys.argv[1])), ['cpu'] * 2, ['slow']))\n"
+    )
+    imports, workers_told = tmp_path / "imports", tmp_path / "workers"
+    imports.mkdir()
+    workers_told.mkdir()
+    (tmp_path / "slow.py").write_text(f"import os\nopen(os.path.join({str(imports)!r}, str(os.getpid())), 'w')\n")
+    process = start(tmp_path / "script.py", script, str(workers_told))
+    assert process.communicate(timeout=60)[1] == "" and process.returncode == 0
+    (server,) = imports.iterdir()
+    told = sorted(file.read_text() for file in workers_told.iterdir())
+    assert told == [f"{server.name} first"] * 2 + [f"{server.name} second"] * 2
+
+
+def test_processes_on_gpus_are_started_anew(tmp_path: Path) -> None:
+    list(workers.watch(partial(tell_of_itself, tmp_path), ["cuda:0", "cuda:1"]))
+    assert [file.read_text().split()[0] for file in tmp_path.iterdir()] == [str(os.getpid())] * 2
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
