@@ -23,7 +23,7 @@ from flows.side_by_side import PLACE, Place
 from flows.time_limits import limited
 from pipeline.config.machine import Machine
 from pipeline.store.artifacts import KEY_DIGITS
-from pipeline.work.interrupts import check
+from pipeline.work.interrupts import raise_if_came
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -105,7 +105,7 @@ def gpus(machine: Machine, stage: str) -> Iterator[None]:
         return
     with ExitStack() as held:
         while True:
-            check()  # in a row's thread, where no signal's exception arrives
+            raise_if_came()  # in a row's thread, where no signal's exception arrives
             # A lost server must not end hours of work: the lease is renewed when the server is back.
             occupied = concurrency(
                 GPU_LIMIT,

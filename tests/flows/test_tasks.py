@@ -111,7 +111,7 @@ def test_who_waits_for_gpus_hears_an_interrupt(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(KeyboardInterrupt), tasks.gpus(Machine(), "segmenter"):
             raise AssertionError("nothing was free")
     finally:
-        interrupts.forget()
+        interrupts.start_anew()
     assert tries == 3
 
 
