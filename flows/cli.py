@@ -2,7 +2,7 @@
 
 import typer
 
-from flows.commands import cache, cluster, data, experiments, images, models
+from flows.commands import cache, cluster, data, experiments, images, models, predict
 from flows.errors import OneLineErrors
 from flows.main import main
 
@@ -21,6 +21,7 @@ for command in (
     images.export,
     experiments.train,
     experiments.evaluate,
+    predict.predict,
     experiments.compare,
     models.convert,
     cluster.regenerate,

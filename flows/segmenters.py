@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.errors import UserError
 from pipeline.store.artifacts import ArtifactStore
-from pipeline.store.manifest import canonical_digest, file_table
+from pipeline.store.manifest import MANIFEST, canonical_digest, file_table, read_manifest
 
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch
@@ -14,17 +14,20 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from evaluation.inference import Network, Predict
 
 
-def find_model(store: ArtifactStore, name: str) -> tuple[str, Path]:
-    """(key or fingerprint, folder) of a segmenter that is named by its folder, by its key in the store, or by the name
-    of a transformers model on the Hugging Face Hub (`owner/model`)."""
+def find_model(store: ArtifactStore, name: str, option: str = "--model") -> tuple[str, Path]:
+    """(key or fingerprint, folder) of a segmenter that is named by its folder, by its key in the store, by a run and a
+    method (`runs/toy:flex-seg`, its first seed), or by the name of a transformers model on the Hugging Face Hub
+    (`owner/model`). option: how the user gave the name, for messages."""
     folder = Path(name)
+    if ":" in name and not folder.exists():
+        return _model_of_run(name, option)
     if folder.is_file():
-        raise UserError(f"--model {name} is a file: bring it into our layout by flexseg convert {name} --output DIR")
+        raise UserError(f"{option} {name} is a file: bring it into our layout by flexseg convert {name} --output DIR")
     if folder.is_dir():
         model = next((place for place in (folder / "segmenter", folder) if (place / "config.json").is_file()), None)
         if model is None:
             raise UserError(
-                f"--model {name}: neither it nor its folder 'segmenter' holds a config.json; train a segmenter first"
+                f"{option} {name}: neither it nor its folder 'segmenter' holds a config.json; train a segmenter first"
             )
         return canonical_digest(file_table(model)), model
     if "/" in name:
@@ -35,8 +38,24 @@ def find_model(store: ArtifactStore, name: str) -> tuple[str, Path]:
     artifact = store.open(name)
     if artifact.kind != "segmenter":
         raise UserError(
-            f"--model {name} is a {artifact.kind!r} artifact, wanted a 'segmenter'; see the table of flexseg plan"
+            f"{option} {name} is a {artifact.kind!r} artifact, wanted a 'segmenter'; see the table of flexseg plan"
         )
+    return artifact.key, artifact.folder / "segmenter"
+
+
+def _model_of_run(name: str, option: str) -> tuple[str, Path]:
+    """RUN:METHOD, where RUN is the folder of a finished report; its inputs are named METHOD SEED KIND."""
+    run, _, method = name.rpartition(":")
+    if not (Path(run) / MANIFEST).is_file():
+        raise UserError(f"{option} {name}: {run} is no folder of a finished run; flexseg run prints where it lies")
+    trained: dict[str, str] = {}
+    for row, key in read_manifest(Path(run)).inputs.items():
+        of, _, kind = row.rpartition(" ")
+        if kind == "segmenter":
+            trained.setdefault(of.rpartition(" ")[0], key)
+    if method not in trained:
+        raise UserError(f"{option} {name}: that run has no method {method!r}; it has {', '.join(trained) or 'none'}")
+    artifact = ArtifactStore(Path(run).resolve().parents[1]).open(trained[method])
     return artifact.key, artifact.folder / "segmenter"
 
 

@@ -114,7 +114,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="FOLDER_OR_KEY",
-            help="A trained segmenter's folder or key in the store, or a transformers model's folder or Hub name.",
+            help="A segmenter: its folder or key, RUN:METHOD (runs/toy:flex-seg), or a transformers model's Hub name.",
         ),
     ],
     overrides: SetOption = [],

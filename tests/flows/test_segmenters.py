@@ -15,6 +15,7 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.experiment import ExperimentConfig
 from pipeline.data.labels import CLASS_NAMES
 from pipeline.errors import UserError
+from pipeline.store.artifacts import Stage
 from training.networks import Segmenter
 from training.predict import predictor
 
@@ -76,3 +77,16 @@ def test_other_models_and_the_batch_do_not_change_the_key_of_an_evaluation(mini:
         for config in (mini(), mini(f"evaluation.models={{b0: {theirs}}}"), mini("machine.evaluation_batch=9"))
     }
     assert len(keys) == 1
+
+
+def test_a_method_of_a_finished_run_is_a_model(mini: Mini, tmp_path: Path) -> None:
+    store = Run(mini()).store
+    seed = store.get_or_build(Stage("segmenter", 1), {}, {}, lambda folder: (folder / "segmenter").mkdir())
+    report = store.get_or_build(
+        Stage("report", 1), {}, {"all 0 segmenter": seed.key, "all 0 evaluation": "e"}, lambda folder: None
+    )
+    assert find_model(Run(mini()).store, f"{report.folder}:all") == (seed.key, seed.folder / "segmenter")
+    with pytest.raises(UserError, match="has no method 'none'; it has all"):
+        find_model(store, f"{report.folder}:none")
+    with pytest.raises(UserError, match="no folder of a finished run"):
+        find_model(store, f"{tmp_path / 'nowhere'}:all", "MODEL")
