@@ -6,6 +6,7 @@ operations make, weights included: what fragmentation, convolution workspaces an
 a gigabyte (ours).
 """
 
+import math
 import re
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -94,10 +95,25 @@ def hours(flops: float, card: Card, utilisation: float = UTILISATION) -> float:
 def counted(work: Callable[[], object], weights: Iterable[torch.Tensor] = ()) -> Cost:
     """The cost of `work`, which computes on meta tensors. `weights` are in memory all the while, used or not."""
     memory = _Alive(weights)
-    with FlopCounterMode(display=False) as flops, _FusedAttention(), memory:
+    with flop_counter() as flops, _FusedAttention(), memory:
         kept = work()  # what it returns is alive until here
     del kept
     return Cost(flops.get_total_flops(), memory.peak)
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter of FLOPs, right about the backward pass of depthwise convolutions too."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward})
+
+
+def _convolution_backward(
+    gradient: Sequence[int], image: Sequence[int], weight: Sequence[int], *settings: Any, **_: Any
+) -> int:
+    """FLOPs of a convolution's backward pass, from shapes: for the gradient of its input and for that of its weight as
+    many as the forward pass has. torch's own formula takes a depthwise convolution for a dense one."""
+    transposed, wanted = settings[4], settings[7]
+    places = image if transposed else gradient
+    return 2 * math.prod(places) * math.prod(weight[1:]) * sum(wanted[:2])
 
 
 def tensors_of(*networks: torch.nn.Module) -> list[torch.Tensor]:

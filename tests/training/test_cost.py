@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.training import Method, TrainingConfig
+from pipeline.work.cost import flop_counter
 from training.cost import prediction, segmenter_shape, training_step
 from training.data import Batch
 from training.networks import Segmenter
@@ -28,7 +29,7 @@ def test_a_step_costs_what_doing_it_costs(
     label = torch.randint(0, 19, (2, 64, 64), dtype=torch.uint8)
     batch = Batch(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), label, torch.zeros(2, 5))
     state = StepState.create(config, method, segmenter)
-    with FlopCounterMode(display=False) as real:
+    with flop_counter() as real:
         terms = train_step(segmenter, batch, config, method, state, torch.Generator().manual_seed(0))
         terms.total.backward()
     assert training_step(config, method).flops == pytest.approx(real.get_total_flops(), rel=0.01)

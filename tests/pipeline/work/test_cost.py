@@ -36,6 +36,17 @@ def test_training_keeps_what_the_backward_pass_reads() -> None:
     assert 4 * MAPS + weights <= cost.memory <= 6 * MAPS + 2 * weights
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_the_backward_pass_of_a_grouped_convolution_is_twice_its_forward_pass(
+    kind: type[nn.Conv2d | nn.ConvTranspose2d], groups: int
+) -> None:
+    with torch.device("meta"):
+        layer, picture = kind(8, 8, 3, padding=1, groups=groups), torch.empty(2, 8, SIDE, SIDE, requires_grad=True)
+    cost = counted(lambda: layer(picture).sum().backward())
+    assert cost.flops == 3 * 2 * 2 * 8 * (8 // groups) * 9 * SIDE * SIDE
+
+
 def test_attention_keeps_no_table_of_pairs() -> None:
     heads = torch.empty(1, 2, 4096, 8, device="meta")
     cost = counted(lambda: scaled_dot_product_attention(heads, heads, heads))
