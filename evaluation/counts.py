@@ -4,6 +4,7 @@ Without torch, so that tables load at once.
 """
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,10 @@ from pipeline.errors import UserError, one_line
 BINS = 15
 """Bins of confidence, as in Guo et al., On Calibration of Modern Neural Networks, 2017."""
 _DAMAGE_OF_ZIP = (zipfile.BadZipFile, zlib.error, struct.error)
-DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, *_DAMAGE_OF_ZIP)
+_DAMAGE_OF_HEADER = (SyntaxError, tokenize.TokenError)
+DAMAGE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, *_DAMAGE_OF_ZIP, *_DAMAGE_OF_HEADER,
+)  # fmt: skip
 """What reading a damaged npz file raises, by where the damage is: zip's table, a member, its header, its content.
 NotImplementedError, for an unknown way of compression, is a RuntimeError; a flipped bit may make a file look encrypted,
 which is one too. None of these is an interrupt."""
@@ -135,7 +139,14 @@ def small_columns(images: ImageCounts) -> dict[str, NDArray[Any]]:
 
 
 def counts_of_columns(columns: Mapping[str, NDArray[Any]]) -> ImageCounts:
-    """The images in such columns, read from a file."""
-    loaded = [columns[name] for name in ImageCounts._fields]
+    """The images in such columns, read from a file. ValueError where they are no counts of as many images."""
+    loaded = [np.asarray(columns[name]) for name in ImageCounts._fields]
     wide: list[NDArray[Any]] = [column.astype(np.int64) if column.dtype == np.int32 else column for column in loaded]
+    ids, conditions, _, rings = wide[:4]
+    if not ids.shape == conditions.shape == (ids.size,) or {ids.dtype.kind, conditions.dtype.kind} != {"U"}:
+        raise ValueError("wanted a name and a condition of each image")
+    wanted = no_counts(rings.shape[1] if rings.ndim == 2 else 0)
+    for name, column, part in zip(PixelCounts._fields, wide[2:], wanted, strict=True):
+        if column.dtype != part.dtype or column.shape != (ids.size, *part.shape) or not (column >= 0).all():
+            raise ValueError(f"{name} holds {column.dtype} of {column.shape}, wanted counts of {ids.size} images")
     return ImageCounts(*wide)

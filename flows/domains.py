@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import cache, cached_property
 
 from pipeline.config.data import Dataset
-from pipeline.data.datasets import Listing, Scene, check_pair, list_scenes, pair_size, usable_scenes
+from pipeline.data.datasets import Scene, check_pair, list_scenes, pair_size, usable_scenes
 from pipeline.data.fingerprints import FileDigests, fingerprint, labels_fingerprint
 from pipeline.errors import UserError
 from pipeline.work.threads import in_order
@@ -67,22 +67,12 @@ class Domain:
 
 
 def scenes_of(dataset: Dataset, *, incomplete: bool) -> list[Scene]:
-    """The data set's scenes; what is missing of it is said, once, on stderr. See `find_scenes`."""
+    """The data set's scenes; where some of its split are missing, that is said, once, on stderr. See `find_scenes`."""
     listing = list_scenes(dataset)
-    for line in remarks(listing):
-        say(f"{dataset.name}: {line}")
-    return usable_scenes(dataset, listing, incomplete=incomplete)
-
-
-def remarks(listing: Listing) -> list[str]:
-    """What a data set lacks, a line each, but for images without a label."""
-    lines = []
-    if alone := listing.labels_alone:
-        more = f", and {len(alone) - 1:,} more have none" if len(alone) > 1 else ""
-        lines.append(f"label map {alone[0]} has no image{more}; left out")
     if listing.published is not None and listing.found < listing.published:
-        lines.append(f"incomplete, {listing.found:,} of the {listing.published:,} scenes of this split are there")
-    return lines
+        there = f"{listing.found:,} of the {listing.published:,} scenes of this split are there"
+        say(f"{dataset.name}: incomplete, {there}")
+    return usable_scenes(dataset, listing, incomplete=incomplete)
 
 
 @cache

@@ -31,8 +31,8 @@ def regenerate(
     """
     run = Run(load_config(config, overrides), pages.track)
     _ = run.weights_key
-    world(run)
     further = Run(load_config(config, [*overrides, *asked(run, counts, classes)]), pages.track)
+    world(run)
     statistics(further)
     images = generated(further)
     folders = [str(folder) for folder in regenerations(run)]

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from pipeline.files import file_sha256, write_json
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 COMPONENTS = (*PRIOR, "controlnet")
+LARGEST = 1e30
+"""A factor of a VAE lies below it (ours), so that float32 holds it."""
 MOST_STEPS = 100_000
 """Longest noise schedule (ours): published ones have 1,000. A number without bound would fill the memory."""
 LAYOUT, LAYOUT_VERSION = "flexseg.json", 1
@@ -143,12 +145,7 @@ def _check_layout(folder: Path) -> None:
 
 def _check_fit(folders: Folders) -> None:
     """UserError unless the ControlNet takes label maps and was made for a U-Net of this shape, and the VAE scales."""
-    scale = _config(folders["vae"]).get("scaling_factor", 1.0)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
-        raise UserError(
-            f"{folders['vae'] / 'config.json'} has a scaling_factor of {scale}, wanted a finite number above 0: fetch"
-            " or train the VAE again"
-        )
+    _check_scale(folders["vae"] / "config.json", _config(folders["vae"]))
     steps = _config(folders["scheduler"], "scheduler_config.json").get("num_train_timesteps", 1)
     if isinstance(steps, bool) or not isinstance(steps, int) or not 0 < steps <= MOST_STEPS:
         raise UserError(
@@ -168,6 +165,22 @@ def _check_fit(folders: Folders) -> None:
                 f"{folders['controlnet']} has {name} {controlnet.get(name)}, but the U-Net in {folders['unet']} has"
                 f" {unet.get(name)}: take a ControlNet and a prior of the same family"
             )
+
+
+def _check_scale(path: Path, vae: Mapping[str, Any]) -> None:
+    """UserError unless a VAE's config says by finite numbers how its latents are shifted and scaled."""
+    scale, shift = vae.get("scaling_factor", 1.0), vae.get("shift_factor")
+    for name, value, holds, wanted in (
+        ("scaling_factor", scale, _is_finite(scale) and scale > 0, "a finite number above 0"),
+        ("shift_factor", shift, shift is None or _is_finite(shift), "a finite number or null"),
+    ):
+        if not holds:
+            shown = one_line(ValueError(value))
+            raise UserError(f"{path} has a {name} of {shown}, wanted {wanted}: fetch or train the VAE again")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:

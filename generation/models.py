@@ -78,7 +78,7 @@ class GeneratorNetworks:
         NotFiniteError where a pixel is not finite, as it is wherever the latents are not: as a number from 0 to 255 it
         would be black. `first` is the row of the first image in the caller's batch.
         """
-        pixels = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        pixels = self.vae.decode(unscaled(self.vae, latents)).sample
         finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
         if not all(finite):
             raise NotFiniteError(first + finite.index(False))
@@ -87,7 +87,7 @@ class GeneratorNetworks:
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> Tensor:
         """Latents (B, L, H / cell, W / cell) of images (B, H, W, 3) uint8: the mode of the VAE's distribution."""
-        return self.vae.encode(to_pixels(images).to(self.device)).latent_dist.mode() * self.vae.config.scaling_factor
+        return scaled(self.vae, self.vae.encode(to_pixels(images).to(self.device)).latent_dist.mode())
 
     def prepare(self, config: GenerationConfig, *, compiled: bool = False) -> None:
         """Make the networks ready for painting, in place and once: LoRA, precision, layout in memory, compiler."""
@@ -113,6 +113,20 @@ def embed(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: Sequence[st
         return_tensors="pt",
     )
     return encoder(tokens.input_ids.to(encoder.device))[0]
+
+
+def scaled(vae: AutoencoderKL, encoded: Tensor) -> Tensor:
+    """What a VAE has encoded (B, L, H, W) -> latents as the U-Net takes them. SD 1.5's VAE has no shift."""
+    return (encoded - _shift(vae)) * vae.config.scaling_factor
+
+
+def unscaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Latents (B, L, H, W) -> what the VAE decodes: undoes `scaled`."""
+    return latents / vae.config.scaling_factor + _shift(vae)
+
+
+def _shift(vae: AutoencoderKL) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0
 
 
 def to_pixels(images: np.ndarray) -> Tensor:

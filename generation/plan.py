@@ -4,8 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from generation.crops import LabelReader, check_crops_fit, draw_crop
 from generation.prompts import fill_prompt, template_of
@@ -17,10 +19,35 @@ from pipeline.data.statistics import count_labels
 from pipeline.errors import UserError
 from pipeline.requests import Box, GenerationRequest
 from pipeline.seeding import random_generator
+from pipeline.store.records import DamagedError, StoredRecord, json_object, parse_record, read_file
 from pipeline.work.progress import Track, silent
 from pipeline.work.threads import CORES, in_order
 
 PLAN = "plan.jsonl"
+Pixels = Annotated[int, Field(ge=0, le=2**31)]
+
+
+class _PlanBox(StoredRecord):
+    """A `Box` in a plan's file."""
+
+    top: Pixels
+    left: Pixels
+    height: Pixels
+    width: Pixels
+
+
+class _PlanLine(StoredRecord):
+    """A `GenerationRequest` in a plan's file."""
+
+    id: str
+    source: str
+    box: _PlanBox
+    class_id: Annotated[int, Field(ge=0, lt=NUM_CLASSES)]
+    condition: str
+    prompt: str
+    plan_seed: int
+
+
 DEPENDS_ON = {
     "counts", "after", "prompt", "plain_prompt", "class_separator", "conditions", "classes", "size", "label_height",
     "rare_class_temperature", "rare_class_pixels", "seed",
@@ -100,6 +127,20 @@ def plan_text(requests: Sequence[GenerationRequest]) -> str:
 
 
 def read_plan(folder: Path) -> list[GenerationRequest]:
-    """The requests that `plan.jsonl` in `folder` holds."""
-    rows = map(json.loads, (folder / PLAN).read_text(encoding="utf-8").splitlines())
-    return [GenerationRequest(**{**row, "box": Box(**row["box"])}) for row in rows]
+    """The requests that `plan.jsonl` in `folder` holds. UserError, naming the line, where it is damaged."""
+    path = folder / PLAN
+    try:
+        *lines, rest = read_file(path).split(b"\n")
+        if rest:
+            raise DamagedError(f"its line {len(lines) + 1} has no end")
+        return [_request(line, number) for number, line in enumerate(lines, 1)]
+    except DamagedError as error:
+        raise UserError(f"the plan {path} is damaged, {error}: delete the folder {folder} and run again") from error
+
+
+def _request(line: bytes, number: int) -> GenerationRequest:
+    try:
+        fields = parse_record(_PlanLine, json_object(line)).model_dump()
+    except DamagedError as error:
+        raise DamagedError(f"line {number}: {error}") from error
+    return GenerationRequest(**{**fields, "box": Box(**fields["box"])})

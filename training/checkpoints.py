@@ -14,6 +14,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.files import seal, seal_holds, written_whole
+from training.foreign_files import DAMAGE
 
 KEPT = 2
 _NAME = re.compile(r"(\d{9})-[0-9a-f]{64}\.pt")
@@ -61,6 +62,6 @@ def _read(path: Path) -> dict[str, Any] | None:
         if not seal_holds(path):
             return None
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+    except (pickle.UnpicklingError, MemoryError, *DAMAGE):  # under a seal that holds: planted
         return None
     return state if isinstance(state, dict) and {"identity", "iteration"} <= state.keys() else None

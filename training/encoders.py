@@ -28,9 +28,12 @@ _MIT_DEPTHS = {
 PUBLISHED = (*_MIT_DEPTHS, "resnet-101")
 """Encoders whose sizes are known by their name."""
 _KINDS = ("segformer", "resnet")
+_MOST_BLOCKS = 1000
+"""Blocks of a stage (ours): published encoders have 40 at most, and a file may claim any number."""
 _OF_THE_CLASSIFIER = {"id2label", "label2id", "architectures", "transformers_version"}
 _UNREADABLE = (
-    OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, SafetensorError, StrictDataclassError,
+    OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, ArithmeticError, SafetensorError,
+    StrictDataclassError,
 )  # fmt: skip
 """What transformers raises on configs and weights that are damaged or not of the network that they claim to be."""
 _OUTER_NORM = re.compile(r"layernorm_(before|after)$|^stages\.\d+\.layer_norm$")
@@ -60,6 +63,20 @@ def build_encoder(config: Mapping[str, Any]) -> PreTrainedModel:
     """An encoder with random weights. `config` is transformers' config as a dict, its `model_type` included."""
     model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(**config))
     return _with_published_eps(model)
+
+
+def check_stored_encoder(config: Mapping[str, Any]) -> None:
+    """ValueError unless an encoder of ours can be built from a config that was read from a file, and takes images."""
+    if config.get("model_type") not in _KINDS:
+        raise ValueError(f"the encoder is a {config.get('model_type')!r} model, wanted one of {_KINDS}")
+    depths = config.get("depths", [])
+    if not isinstance(depths, list) or not all(isinstance(n, int) and 0 < n <= _MOST_BLOCKS for n in depths):
+        raise ValueError(f"the encoder has the depths {depths!r}, wanted 1 to {_MOST_BLOCKS} blocks in each stage")
+    try:
+        with torch.device("meta"), _quietly():  # its shapes alone
+            stages(build_encoder(config), torch.empty(1, 3, 64, 64))
+    except _UNREADABLE as error:
+        raise ValueError(f"the encoder cannot be built: {one_line(error, 120)}") from error
 
 
 def pretrained_encoder(name: str, drop_path: float) -> PreTrainedModel:

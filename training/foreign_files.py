@@ -5,6 +5,7 @@ import resource
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 SPARE_BYTES = 2**31
 """What reading may take beside three times the file's size (threads' stacks, libraries)."""
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _SCALARS = (np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.bool_)
-_ERRORS = (
+DAMAGE = (
     SafetensorError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, struct.error,
     AssertionError, OverflowError, zipfile.BadZipFile,
 )  # fmt: skip
@@ -45,7 +46,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"checkpoint {path} {_unwanted(path)}") from error
     except MemoryError as error:
         raise UserError(f"checkpoint {path} claims far more than its {path.stat().st_size:,} bytes can hold") from error
-    except _ERRORS as error:
+    except DAMAGE as error:
         raise UserError(
             f"checkpoint {path} is damaged, or no checkpoint of torch or safetensors: fetch it again"
         ) from error
@@ -81,17 +82,19 @@ def _no_checkpoint(path: Path) -> str | None:
 
 
 def _no_archive_of_torch(path: Path) -> str | None:
-    """What is wrong with a zip archive, which a .pth file is; None if nothing is."""
+    """What is wrong with a zip archive, which a .pth file is; None if nothing is. torch reads one that does not hold
+    what its own checksums say, and so other weights."""
     try:
         with zipfile.ZipFile(path) as archive:
             files = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError, struct.error):
-        return "is damaged: fetch it again"
-    if not any(file.filename.endswith("data.pkl") for file in files):
-        return "is a zip archive, but none of torch: unpack it and give the .pth file in it"
-    if sum(file.file_size for file in files) > path.stat().st_size:  # torch packs nothing
-        return "claims more bytes than it has: fetch it again"
-    return None
+            if not any(file.filename.endswith("data.pkl") for file in files):
+                return "is a zip archive, but none of torch: unpack it and give the .pth file in it"
+            if sum(file.file_size for file in files) > path.stat().st_size:  # torch packs nothing
+                return "claims more bytes than it has: fetch it again"
+            whole = archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, RuntimeError, EOFError, struct.error):
+        whole = False
+    return None if whole else "is damaged: fetch it again"
 
 
 def _load_pth(path: Path) -> object:
@@ -115,7 +118,7 @@ def _unwanted(path: Path) -> str:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (RuntimeError, ValueError, OSError, LookupError, pickle.UnpicklingError, EOFError):  # of an older format
         names = []
-    shown = ", ".join(sorted(names)[:3])
+    shown = one_line(ValueError(", ".join(sorted(names)[:3])), 120)
     what = f"holds other objects than tensors ({shown})" if names else "holds other things than tensors, or is damaged"
     return f"{what}: nothing is unpickled; fetch it again, or save its state_dict as safetensors where you trust it"
 

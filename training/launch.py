@@ -48,8 +48,8 @@ def run_on_ranks(count: int, device: str, work: Callable[..., None], arguments: 
     """Calls `work(*arguments, stop)` in `count` new processes that form a process group, and waits for them.
 
     An interrupt makes `stop` true, waits until all ranks have come to an end by it, and then propagates; a second one
-    ends them at once. UserError: that of a rank; TryAgainError: a rank that was ended from outside. `work` must be
-    importable.
+    ends them at once. UserError: that of a rank, of its own kind; TryAgainError: a rank that was ended from outside.
+    `work` must be importable.
     """
     spawn = multiprocessing.get_context("spawn")
     stop, errors = spawn.Event(), spawn.SimpleQueue()
@@ -63,8 +63,7 @@ def run_on_ranks(count: int, device: str, work: Callable[..., None], arguments: 
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
             if not errors.empty():
-                passing, text = errors.get()
-                raise (TryAgainError if passing else UserError)(text) from None
+                raise errors.get() from None
             # A rank may notice its dead neighbor before the dead one itself is noticed here.
             if isinstance(error, ProcessExitedException) or any(words in str(error) for words in LOST_NEIGHBOR):
                 raise TryAgainError(
@@ -138,7 +137,7 @@ def _on_rank(rank: int, world: _World, stop: Any, errors: Any, work: Callable[..
     except Exception as error:
         told = error if isinstance(error, UserError) else out_of_memory(error)
         if told is not None:
-            errors.put((isinstance(told, TryAgainError), str(told)))
+            errors.put(told)
         raise
     distributed.destroy_process_group()
 

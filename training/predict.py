@@ -1,18 +1,15 @@
 """A trained segmenter as a plain function from picture to label map."""
 
-import contextlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch.nn.functional import interpolate, pad
 
-from pipeline.errors import UserError, one_line
 from training.hrda import GRID
-from training.networks import Segmenter, check_layout, network_input
+from training.networks import Segmenter, network_input
+from training.stored import load_segmenter
 
 LEAST = 32
 """px of the input, each side, below which a MiT's first stage has less than one key and value (HRDA halves them)."""
@@ -23,44 +20,14 @@ def predictor(folder: Path, scale: float, device: str) -> Callable[[np.ndarray],
 
     The network sees the image at `scale` times its size; the labels have the image's own size.
     """
-    segmenter = _loaded(folder, device)
+    segmenter = load_segmenter(folder, device)
     return lambda image: predict_labels(segmenter, image, scale)
 
 
 def load_network(folder: Path, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """Loads `folder` and gives the bare network: (B,3,H,W) float RGB in 0..255, any size -> logits (B,19,h,w)."""
-    segmenter = _loaded(folder, device)
+    segmenter = load_segmenter(folder, device)
     return lambda image: _logits(segmenter, network_input(image, 1.0))
-
-
-def _loaded(folder: Path, device: str) -> Segmenter:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no trained segmenter (config.json, model.safetensors): train one first")
-    _check_layout(folder)
-    try:
-        with contextlib.redirect_stdout(None):  # huggingface_hub prints where it loads from
-            segmenter = Segmenter.from_pretrained(folder, strict=True).to(device).eval()
-    except (TypeError, ValueError, OSError, LookupError, AttributeError, SafetensorError, RuntimeError) as error:
-        raise _no_segmenter(folder, error) from error
-    # A GPU's matrix units take channels last; on a CPU it only costs.
-    return segmenter.to(memory_format=torch.channels_last) if torch.device(device).type == "cuda" else segmenter
-
-
-def _check_layout(folder: Path) -> None:
-    """First of all, as the weights of another layout would only give a long list of names."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _no_segmenter(folder, error) from error
-    if isinstance(config, dict):
-        check_layout(str(folder), config.get("layout_version", 1))
-
-
-def _no_segmenter(folder: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{folder} holds no segmenter of flexseg, or not all of it ({one_line(error, 120)}): wanted what flexseg train"
-        " or flexseg convert has written"
-    )
 
 
 @torch.inference_mode()

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pipeline.store.inventory import Entry
     from pipeline.store.remote import Remote
 
-StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="The local store.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", metavar="DIR", help="The local store; without it ./cache, if it is there.")
+]
 RemoteOption = Annotated[str | None, typer.Option("--remote", metavar="URL", help="The store that machines share.")]
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="CONFIG", help="Take both from a config's machine section.")
@@ -20,7 +22,7 @@ ConfigOption = Annotated[
 LOCAL = Path("cache")
 
 
-def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
+def cache_list(store: StoreOption = None, remote: RemoteOption = None, config: ConfigOption = None) -> None:
     """Print every artifact: stage, key, size, when it was made and how long that took, where it is, who builds it."""
     from flows.commands.tables import entries_table, size_text
     from flows.tables import console
@@ -32,7 +34,7 @@ def cache_list(store: StoreOption = LOCAL, remote: RemoteOption = None, config: 
             print(f"{where}: {len(own)} artifacts, {size_text(sum(entry.size for entry in own))}")
 
 
-def cache_verify(store: StoreOption = LOCAL, remote: RemoteOption = None, config: ConfigOption = None) -> None:
+def cache_verify(store: StoreOption = None, remote: RemoteOption = None, config: ConfigOption = None) -> None:
     """Read every file of every finished artifact and compare its sha256. One line per damage; exit code 2 if any."""
     from pipeline.errors import UserError
     from pipeline.store.manifest import verify_artifact
@@ -71,7 +73,7 @@ def cache_prune(
     stage: Annotated[list[str], typer.Option(metavar="STAGE", help="Only artifacts of this stage. Repeatable.")] = [],
     yes: Annotated[bool, typer.Option("--yes", help="Really delete; else only show.")] = False,
     lease: Annotated[float, typer.Option(metavar="S", help="The machine.lease of those who build.")] = 60,
-    store: StoreOption = LOCAL,
+    store: StoreOption = None,
     remote: RemoteOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -122,15 +124,28 @@ def _delete(entries: "list[Entry]", *, really: bool) -> None:
     )
 
 
-def _places(store: Path, remote: str | None, config: str | None) -> tuple[Path, "Remote | None"]:
+def _places(store: Path | None, remote: str | None, config: str | None) -> tuple[Path, "Remote | None"]:
+    """The local store and the shared one. UserError where a place that was named holds no store: an empty list would
+    look as if all were lost. A machine that has only begun to share a store has no local one yet."""
+    from pipeline.errors import UserError
+    from pipeline.files import printable
+    from pipeline.store.places import check_root
     from pipeline.store.remote import Remote
 
     if config is not None:
         from pipeline.config.experiment import load_config
 
         machine = load_config(config, []).machine
-        store, remote = machine.store, remote or machine.remote
-    return store, Remote(remote) if remote else None
+        own, remote = machine.store, remote or machine.remote
+    else:
+        own = store or LOCAL
+    check_root(own)
+    if not own.is_dir() and (store is not None or remote is None):
+        raise UserError(f"there is no store in {printable(own.absolute())}: name its folder with --store")
+    shared = Remote(remote) if remote else None
+    if shared is not None and not shared.exists():
+        raise UserError(f"there is no store at {shared.where('')}: name its URL with --remote")
+    return own, shared
 
 
 def _registered(store: Path, remote: "Remote | None", entries: "list[Entry]") -> "list[Entry]":

@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.run import Run
 from pipeline.config.data import Dataset
-from pipeline.data.datasets import Listing, Scene, check_pair, list_scenes
+from pipeline.data.datasets import Listing, Scene, check_pair, list_scenes, without_partner
 from pipeline.data.image_files import read_image
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.layouts import published_scenes
@@ -92,8 +92,8 @@ def _check(run: Run, dataset: Dataset, *, needs_images: bool) -> Finding:
 
 def _problems(listing: Listing, published: int | None, site: str) -> list[str]:
     """What has no partner, and what is missing of a split, a line each."""
-    problems = [f"image {scene.image} has no label, wanted {scene.label}" for scene in listing.unlabeled]
-    problems += [f"label map {path} has no image" for path in listing.labels_alone]
+    unlabeled, imageless = without_partner(listing)
+    problems = [*unlabeled, *imageless]
     if published is not None and listing.found < published:
         problems.insert(0, f"incomplete: {listing.found:,} of the {published:,} scenes of this split are there{site}")
     return problems

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.errors import UserError, one_line
 from pipeline.files import file_sha256, inside, write_json, written_whole
 from pipeline.store.manifest import canonical_digest
+from pipeline.store.records import json_object, read_file
 
 LAYOUT = 1
 """Raised when what is kept changes: what has another layout is not taken up."""
@@ -51,15 +52,15 @@ def kept(path: Path, what: str) -> Saved | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_object(read_file(path))
         seal = content.pop("seal")
         if content["layout"] != LAYOUT:
             raise UserError(f"it has layout {content['layout']}, this version of flexseg writes {LAYOUT}")
         file = inside(path.parent, content["tensors"])
-        if seal != canonical_digest(content) or file_sha256(file) != content["sha256"]:
+        if not file.is_file() or seal != canonical_digest(content) or file_sha256(file) != content["sha256"]:
             raise UserError("its digest does not hold")
         return Saved(safetensors.torch.load_file(file), dict(content["values"]))
-    except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+    except (UserError, OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
         begin_again(path, what, one_line(error))
         return None
 

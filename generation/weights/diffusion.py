@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from generation.models import embed, to_images, to_pixels
+from generation.models import embed, scaled, to_images, to_pixels, unscaled
 from pipeline.seeding import derive_seed
 
 
@@ -34,7 +34,7 @@ def encode(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16) -> np.n
     """Latents (N, h, w, L) float32, channels last so that they are cut like images."""
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     latents = [vae.encode(to_pixels(batch).to(vae.device)).latent_dist.mode().cpu() for batch in batches]
-    return torch.cat(latents).permute(0, 2, 3, 1).contiguous().numpy() * vae.config.scaling_factor
+    return scaled(vae, torch.cat(latents)).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 @torch.no_grad()
@@ -134,7 +134,7 @@ def sample(
 @torch.inference_mode()
 def decode(vae: AutoencoderKL, latents: Tensor) -> np.ndarray:
     """(B, H, W, 3) uint8."""
-    return to_images(vae.decode(latents / vae.config.scaling_factor).sample).numpy()
+    return to_images(vae.decode(unscaled(vae, latents)).sample).numpy()
 
 
 def save_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from generation.crops import shrink, shrunk_size
-from generation.models import to_pixels
+from generation.models import scaled, to_pixels
 from generation.weights.bank import RARE_CLASS_TEMPERATURE
 from generation.weights.finetune import Examples
 from generation.weights.loop import MicroBatch
@@ -57,7 +57,7 @@ class SceneWorld:
         for batch, (images, labels) in zip(batches, loader, strict=True):
             with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
                 posterior = self._vae.encode(to_pixels(images.numpy()).to(device)).latent_dist
-            yield Examples(batch, posterior.mode().float() * self._vae.config.scaling_factor, labels.numpy())
+            yield Examples(batch, scaled(self._vae, posterior.mode().float()), labels.numpy())
 
 
 class Crops(Dataset[Any]):

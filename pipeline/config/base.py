@@ -120,6 +120,7 @@ def merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def _over(old: object, new: object) -> object:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return merged(old, new)
-    if isinstance(old, list) and isinstance(new, Mapping) and new.keys() <= {str(place) for place in range(len(old))}:
+    places = {str(place) for place in range(len(old))} if isinstance(old, list) else set()
+    if isinstance(old, list) and isinstance(new, Mapping) and new and new.keys() <= places:
         return [_over(entry, new[str(place)]) if str(place) in new else entry for place, entry in enumerate(old)]
     return new

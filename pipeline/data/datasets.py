@@ -41,8 +41,8 @@ class Listing(NamedTuple):
     """Those with a label map."""
     unlabeled: list[Scene]
     """Images without a label map; `label` is where one was looked for."""
-    labels_alone: list[Path]
-    """Label maps without an image, where the data set has images."""
+    imageless: list[Scene]
+    """Label maps without an image, where the data set has images; `image` is where one was looked for."""
     published: int | None
     """Scenes that the whole split has, where that is known."""
     found: int
@@ -60,7 +60,7 @@ def list_scenes(dataset: Dataset) -> Listing:
     if not dataset.root.is_dir():
         raise UserError(f"{dataset.name}: folder {dataset.root.absolute()} not found; correct 'root' of this data set")
     try:
-        scenes, unlabeled, alone = _globs(dataset) if dataset.layout == "globs" else _layout(dataset)
+        scenes, unlabeled, imageless = _globs(dataset) if dataset.layout == "globs" else _layout(dataset)
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(f"{dataset.name}: ") else f"{dataset.name}: {text}") from error
@@ -80,32 +80,39 @@ def list_scenes(dataset: Dataset) -> Listing:
     return Listing(
         [scene for scene in taken if scene.id not in missing],
         [scene for scene in taken if scene.id in missing],
-        sorted(alone),
+        sorted(imageless, key=lambda scene: scene.label),
         layouts.published_scenes(dataset.layout, dataset.split),
         len(everything),
     )
 
 
 def find_scenes(dataset: Dataset, *, incomplete: bool = False) -> list[Scene]:
-    """The scenes of a data set, sorted by id. UserError: a missing folder, no files, an image without its label.
+    """The scenes of a data set, sorted by id. UserError: a missing folder, no files, an image or a label map without
+    the other.
 
-    Where `incomplete`, an image without its label stays in, for whoever reads the scenes to skip it and say so.
+    Where `incomplete`, what has no partner stays in, for whoever reads the scenes to skip it and say so.
     """
     return usable_scenes(dataset, list_scenes(dataset), incomplete=incomplete)
 
 
 def usable_scenes(dataset: Dataset, listing: Listing, *, incomplete: bool) -> list[Scene]:
     """What `find_scenes` gives, from a listing that was made before."""
-    if not listing.unlabeled:
-        return listing.scenes
-    if incomplete:
-        return sorted([*listing.scenes, *listing.unlabeled], key=lambda scene: scene.id)
-    first, more = listing.unlabeled[0], len(listing.unlabeled) - 1
-    others = f" (and {more:,} more images)" if more else ""
-    alone = f"; the label map {listing.labels_alone[0]} has no image" if listing.labels_alone else ""
-    raise UserError(
-        f"{dataset.name}: image {first.image} has no label, wanted {first.label}{others}{alone}; add the label or"
-        " remove the image"
+    alone = [*listing.unlabeled, *listing.imageless]
+    if incomplete or not alone:
+        return sorted([*listing.scenes, *alone], key=lambda scene: scene.id)
+    said = [
+        lines[0] + (f" (and {len(lines) - 1:,} more {what})" if len(lines) > 1 else "")
+        for lines, what in zip(without_partner(listing), ("images", "label maps"), strict=True)
+        if lines
+    ]
+    raise UserError(f"{dataset.name}: {'; '.join(said)}; add what is missing or remove what is alone")
+
+
+def without_partner(listing: Listing) -> tuple[list[str], list[str]]:
+    """A line for each image without a label, and for each label map without an image."""
+    return (
+        [f"image {scene.image} has no label, wanted {scene.label}" for scene in listing.unlabeled],
+        [f"label map {scene.label} has no image, wanted {scene.image}" for scene in listing.imageless],
     )
 
 
@@ -144,8 +151,8 @@ def _sizes_differ(scene: Scene, image: tuple[int, int], label: tuple[int, int]) 
     )
 
 
-def _layout(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Path]]:
-    """Scenes, images without labels and labels without images, of a layout that `pipeline.data.layouts` knows."""
+def _layout(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Scene]]:
+    """Scenes, images without labels and label maps without images, of a layout that `pipeline.data.layouts` knows."""
     tops = layouts.tops(dataset.layout, dataset.split)
     for top in tops:
         if not (dataset.root / top).is_dir():
@@ -161,10 +168,19 @@ def _layout(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Path]]:
         )
     scenes = [Scene(f.name, f.image, f.label, f.ids, f.condition) for f in files.images if f.label]
     unlabeled = [Scene(f.name, f.image, f.wanted[0], f.ids, f.condition) for f in files.images if not f.label]
-    return scenes, unlabeled, files.labels_alone
+    return (
+        scenes,
+        unlabeled,
+        [_imageless(dataset, alone.label, alone.wanted, alone.ids) for alone in files.labels_alone],
+    )
 
 
-def _globs(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Path]]:
+def _imageless(dataset: Dataset, label: Path, wanted: Path, ids: Mapping[int, int]) -> Scene:
+    """A label map without an image. Its id has its whole path, as no image's has."""
+    return Scene("_".join(label.relative_to(dataset.root).with_suffix("").parts), wanted, label, ids)
+
+
+def _globs(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Scene]]:
     """The same, of the files that the data set's patterns name."""
     ids = id_table(dataset)
     labels = _matches(dataset, dataset.labels or "")
@@ -184,14 +200,19 @@ def _globs(dataset: Dataset) -> tuple[list[Scene], list[Scene], list[Path]]:
             " label are paired by what the patterns leave open: write what differs into the patterns, or rename files"
         )
     scenes = [Scene(names[image.path], image.path, label.path, ids) for image, label in pairs.pairs]
-    unlabeled = [Scene(names[image.path], image.path, _wanted(dataset, image), ids) for image in pairs.images]
-    return scenes, unlabeled, [label.path for label in pairs.labels]
+    unlabeled = [
+        Scene(names[image.path], image.path, _wanted(dataset, dataset.labels, image), ids) for image in pairs.images
+    ]
+    imageless = [
+        _imageless(dataset, label.path, _wanted(dataset, dataset.images, label), ids) for label in pairs.labels
+    ]
+    return scenes, unlabeled, imageless
 
 
-def _wanted(dataset: Dataset, image: Match) -> Path:
-    """Where the label of an image was looked for: the pattern, with the image's name in place of its only `*`."""
-    pattern = dataset.labels or ""
-    return dataset.root / (pattern.replace("*", image.name) if pattern.count("*") == 1 else pattern)
+def _wanted(dataset: Dataset, pattern: str | None, match: Match) -> Path:
+    """Where the partner of a file was looked for: the pattern, with the file's name in place of its only `*`."""
+    pattern = pattern or ""
+    return dataset.root / (pattern.replace("*", match.name) if pattern.count("*") == 1 else pattern)
 
 
 def id_table(dataset: Dataset) -> Mapping[int, int]:

@@ -111,7 +111,7 @@ def _read(memory: Path) -> dict[str, tuple[Status, str | None]]:
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             return {}
         return {path: (status, sha256) for path, (status, sha256) in json.loads(text).items()}
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

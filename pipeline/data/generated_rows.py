@@ -19,19 +19,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.data.image_files import PILLOW_ERRORS
 from pipeline.data.labels import IGNORE, NUM_CLASSES
+from pipeline.data.parquet_files import arrow_errors, check_claims, opened, rows_at_once
 from pipeline.errors import UserError, one_line
 from pipeline.store.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
 
+COLUMNS = ("image", "label", "source", "alignment")
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 LABEL_FORMATS = ("PNG",)
 MOST_PX = 2**26
 """px of a picture: 18 times a frame of 2560x1408. A small file can claim, and make Pillow allocate, far more."""
 ROWS_AT_ONCE = 16
-"""Rows that are held in memory while a data set is gone through."""
+"""Rows that are held in memory while a data set is gone through, fewer where they could be large."""
+MOST_CHARACTERS = 4096
+"""The name of a label map may have so many."""
 
 
 class GeneratedRow(NamedTuple):
@@ -91,30 +94,36 @@ class GeneratedDataSet:
     def _values(self, column: str) -> list[object]:
         values: list[object] = []
         for file in self.files:
-            with _arrow_errors(file), _opened(file) as table:
-                for batch in table.iter_batches(columns=[column]):
+            with arrow_errors(file), opened(file) as table:
+                for batch in table.iter_batches(rows_at_once(table, [column], most=2**16), columns=[column]):
                     values += batch.column(column).to_pylist()
+                    if long := [
+                        v for v in values[-batch.num_rows :] if isinstance(v, str) and len(v) > MOST_CHARACTERS
+                    ]:
+                        raise UserError(f"{file} has a {column!r} of {len(long[0]):,} characters: wanted a short name")
         if None in values:
             raise UserError(f"{row_name(self.folder, values.index(None))} has no {column!r}: wanted one in every row")
         return values
 
     def _has(self, file: Path, column: str) -> bool:
-        with _arrow_errors(file), _opened(file) as table:
+        with arrow_errors(file), opened(file) as table:
             return column in table.schema_arrow.names
 
     def _checked_count(self, file: Path) -> int:
         """How many rows the file has. UserError where its columns are not those of a generated data set."""
-        with _arrow_errors(file), _opened(file) as table:
-            schema, count = table.schema_arrow, table.metadata.num_rows
+        with arrow_errors(file), opened(file) as table:
+            schema, metadata = table.schema_arrow, table.metadata
+            check_claims(file, metadata, COLUMNS)
         _check_schema(file, schema)
-        return int(count)
+        return int(metadata.num_rows)
 
 
 def rows_of(file: Path, place: Path, first: int = 0) -> Iterator[GeneratedRow]:
     """The rows of one file, numbered from `first`; errors name them as rows of `place`."""
-    with _arrow_errors(file), _opened(file) as table:
+    with arrow_errors(file), opened(file) as table:
         number = first
-        for batch in table.iter_batches(ROWS_AT_ONCE, columns=["image", "label"]):
+        columns = ["image", "label"]
+        for batch in table.iter_batches(rows_at_once(table, columns, most=ROWS_AT_ONCE), columns=columns):
             pictures, labels = (_cells(batch.column(name)) for name in ("image", "label"))
             for (image, image_name), (label, label_name) in zip(pictures, labels, strict=True):
                 if image is None or label is None:
@@ -217,7 +226,7 @@ def _check_schema(file: Path, schema: "pa.Schema") -> None:
 
     if missing := [name for name in ("image", "label", "source") if name not in schema.names]:
         raise UserError(f"{file} lacks the columns {missing}: wanted a data set of flexseg generate")
-    if twice := [n for n in ("image", "label", "source", "alignment") if len(schema.get_all_field_indices(n)) > 1]:
+    if twice := [n for n in COLUMNS if len(schema.get_all_field_indices(n)) > 1]:
         raise UserError(f"{file} has the column {twice[0]!r} more than once: wanted a data set of flexseg generate")
     for name in ("image", "label"):
         kind = schema.field(name).type
@@ -244,24 +253,3 @@ def _check_listed(folder: Path, found: set[str]) -> None:
                 f"{folder} {what}: {sorted(wrong)[0]}; a finished data set never changes, so remove what was added, or"
                 " get the data set again (a copy of your own: delete its manifest.json)"
             )
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator["ParquetFile"]:
-    """The parquet file at exactly this path: pyarrow, given a path, would also try it as an address."""
-    from pyarrow.parquet import ParquetFile
-
-    with file.open("rb") as content:
-        yield ParquetFile(content)
-
-
-@contextmanager
-def _arrow_errors(file: Path) -> Iterator[None]:
-    from pyarrow import ArrowException
-
-    try:
-        yield
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{file} cannot be read ({one_line(error)}); it may be truncated: get the file again"
-        ) from error

@@ -37,11 +37,19 @@ class Found(NamedTuple):
     wanted: tuple[Path, ...]
 
 
+class LabelAlone(NamedTuple):
+    """A label map that belongs to no image, the image that was looked for, and the table of its ids."""
+
+    label: Path
+    wanted: Path
+    ids: Ids
+
+
 class Files(NamedTuple):
     """A split's images, and the label maps that belong to none of them."""
 
     images: list[Found]
-    labels_alone: list[Path]
+    labels_alone: list[LabelAlone]
 
 
 _ACDC = (("_gt_labelTrainIds.png", TRAIN_IDS), ("_gt_labelIds.png", CITYSCAPES_IDS))
@@ -113,7 +121,11 @@ def find(name: str, root: Path, split: str) -> Files:
         wanted = tuple(label_top / folders / f"{stem}{end}" for end, _ in layout.labels)
         condition = _condition(folders, split) if layout.by_condition else None
         images.append(Found(stem, image_top / folders / file, there.get(end), ids, condition, wanted))
-    alone = [next(iter(files.values())) for key, files in by_stem.items() if key not in used]
+    alone = []
+    for (folders, stem), there in by_stem.items():
+        if (folders, stem) not in used:
+            label, ids = next((there[end], ids) for end, ids in layout.labels if end in there)
+            alone.append(LabelAlone(label, image_top / folders / f"{stem}{layout.image_end}", ids))
     return Files(images, alone)
 
 

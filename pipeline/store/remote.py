@@ -114,6 +114,14 @@ class Remote:
                  for name, info in objects.items()}  # fmt: skip
         return dict(sorted((name, size) for name, size in below.items() if not name.endswith(".tmp")))
 
+    def exists(self) -> bool:
+        """Whether there is such a folder; of an object store, whether anything was ever put there."""
+        try:
+            self._try(self._fs.info, self._root)  # fsspec's own `exists` takes a store that does not answer for none
+        except FileNotFoundError:
+            return False
+        return True
+
     def remove(self, path: str) -> None:
         """Deletes the object, if there is one."""
         with suppress(FileNotFoundError):

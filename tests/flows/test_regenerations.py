@@ -74,6 +74,19 @@ def test_images_of_other_settings_do_not_count(mini: Mini, other: str) -> None:
     assert existing(Run(mini(other))) == {"plain": 2, "foggy": 2, "night": 3}
 
 
+def test_an_unknown_condition_is_found_before_anything_is_rendered(
+    write_config: Callable[..., Path], stand_in_weights: Path
+) -> None:
+    from flows.regenerate import regenerate  # imports Prefect
+
+    config = write_config(stand_in_weights)
+    with pytest.raises(UserError, match="counts asks for 'dusk'"):
+        regenerate.fn(str(config), counts={"dusk": 3})
+    with pytest.raises(UserError, match="classes names 'riders'"):
+        regenerate.fn(str(config), classes={"riders": 1.0})
+    assert not list((config.parent / "store").rglob("manifest.json"))
+
+
 def test_mistakes_are_one_line(mini: Mini, stand_in_weights: Path) -> None:
     with pytest.raises(UserError, match="asks for 0 images"):
         asked(Run(mini()), {"night": 0}, {})

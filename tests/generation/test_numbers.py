@@ -16,6 +16,7 @@ from generation.folders import LAYOUT, LAYOUT_VERSION, weights_folders
 from generation.models import NotFiniteError, load_networks
 from generation.paint import Painter
 from generation.prompts import check_prompts, fill_prompt, load_tokenizer, most_tokens
+from generation.weights.diffusion import decode, encode
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.datasets import Scene
 from pipeline.data.labels import CLASS_NAMES
@@ -49,6 +50,11 @@ def spoil(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file, metadata={"format": "pt"})
+
+
+def change_vae(folder: Path, **fields: object) -> None:
+    file = folder / "vae/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
 def one_value(value: float) -> Callable[[dict[str, torch.Tensor]], object]:
@@ -105,10 +111,31 @@ def test_an_image_of_one_colour_stops_the_shard(copied: Path, scenes: list[Scene
 @pytest.mark.parametrize("scale", [float("nan"), 0, -1, float("inf"), "big", None, True])
 def test_a_scaling_factor_that_is_none_is_refused(scale: object, copied: Path) -> None:
     """Case F11: NaN and 0 gave black images."""
-    file = copied / "vae/config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": scale}))
+    change_vae(copied, scaling_factor=scale)
     with pytest.raises(UserError, match=f"has a scaling_factor of {scale}, wanted a finite number above 0"):
         weights_folders(str(copied))
+
+
+@pytest.mark.parametrize("shift", [float("nan"), float("-inf"), "big", True, [0.1]])
+def test_a_shift_that_is_none_is_refused(shift: object, copied: Path) -> None:
+    change_vae(copied, shift_factor=shift)
+    with pytest.raises(UserError, match=r"has a shift_factor of .*, wanted a finite number or null"):
+        weights_folders(str(copied))
+
+
+def test_the_latents_of_a_vae_are_shifted_and_scaled(copied: Path) -> None:
+    """As diffusers' pipelines do: (encoded - shift) * scale, and back."""
+    plain = load_networks(str(copied), CPU)
+    change_vae(copied, shift_factor=0.25, scaling_factor=0.5)
+    shifted = load_networks(str(copied), CPU)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3)).astype(np.uint8)
+    wanted = (plain.encode(images) - 0.25) * 0.5
+    torch.testing.assert_close(shifted.encode(images), wanted)
+    torch.testing.assert_close(torch.from_numpy(encode(shifted.vae, images)).permute(0, 3, 1, 2), wanted)
+    latents = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    whole = plain.decode(latents)
+    assert torch.equal(shifted.decode((latents - 0.25) * 0.5), whole)
+    assert np.array_equal(decode(shifted.vae, (latents - 0.25) * 0.5), whole.numpy())
 
 
 @pytest.mark.parametrize("steps", [0, -1, 10**9, "many", None, True, float("nan")])

@@ -22,7 +22,7 @@ from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.data.statistics import class_pixels
-from pipeline.errors import TryAgainError, UserError
+from pipeline.errors import StoreUnavailableError, TryAgainError, UserError
 from pipeline.work.progress import silent
 from training import ranks
 from training.checkpoints import checkpoints
@@ -162,7 +162,7 @@ def _misbehave(how: str, stop: Callable[[], bool]) -> None:
     if how == "error" and ranks.rank() == 1:
         raise UserError("image 7 is broken: correct it")
     if how == "unreachable" and ranks.rank() == 1:
-        raise TryAgainError("the disk did not answer")
+        raise StoreUnavailableError("the disk did not answer")
     if how == "killed" and ranks.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "interrupted":
@@ -179,7 +179,7 @@ def _misbehave(how: str, stop: Callable[[], bool]) -> None:
     ("how", "message", "kind"),
     [
         ("error", "^image 7 is broken: correct it$", UserError),
-        ("unreachable", "^the disk did not answer$", TryAgainError),
+        ("unreachable", "^the disk did not answer$", StoreUnavailableError),
         ("killed", "ended from outside .*SIGKILL", TryAgainError),
     ],
 )

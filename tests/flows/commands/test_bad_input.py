@@ -93,14 +93,24 @@ def test_pairs_of_different_sizes_are_left_out_of_training(
 def test_what_is_missing_of_a_data_set_is_said_once(
     config: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cases 06 and 21 in a run: an incomplete split and a label map without an image are a line each."""
+    """Case 06 in a run."""
     say.cache_clear()
-    save(dataset / "labels" / "7.png", np.full((64, 128), 7, np.uint8))
     for _ in range(2):
         assert len(Run(load_config(config)).source.scenes) == 2
-    incomplete, alone = sorted(capsys.readouterr().err.splitlines())
+    (incomplete,) = capsys.readouterr().err.splitlines()
     assert incomplete == "note: gta: incomplete, 2 of the 24,966 scenes of this split are there"
-    assert alone == f"note: gta: label map {dataset}/labels/7.png has no image; left out"
+
+
+def test_case_21_a_label_without_an_image_is_what_data_check_calls_it(
+    tmp_path: Path, config: Path, dataset: Path
+) -> None:
+    """A note of the run, and a problem of the check: which of them was right?"""
+    save(dataset / "labels" / "7.png", np.full((64, 128), 7, np.uint8))
+    wanted = f"gta: label map {dataset}/labels/7.png has no image, wanted {dataset}/images/7.png"
+    for command in (("run",), ("generate",), ("train", "--method", "source-only"), ("plan",)):
+        assert wanted in fails(tmp_path, *command, str(config))
+    checked = CliRunner().invoke(app, ["data", "check", str(config)])
+    assert checked.exit_code == 2 and any(wanted in line for line in checked.stderr.splitlines())
 
 
 def test_a_source_without_one_usable_pair(tmp_path: Path, config: Path, dataset: Path) -> None:
@@ -186,11 +196,11 @@ def test_bad_files_of_a_target_are_skipped_listed_and_told_by_the_exit_code(
 
     photo, label = dataset / "images" / "1.png", dataset / "labels" / "0.png"
     photo.write_bytes(photo.read_bytes()[:-30])
+    save(dataset / "labels" / "2.png", np.full((64, 128), 7, np.uint8))
     label.unlink()
     bad = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert bad.exit_code == 2 and "Traceback" not in bad.output
     lines = [line for line in bad.stderr.splitlines() if line.startswith("flexseg: target: skipped")]
-    assert [str(place) in line for place, line in zip((dataset / "labels" / "0", photo), lines, strict=True)] == [
-        True
-    ] * 2
+    places = (dataset / "labels" / "0", photo, dataset / "images" / "2.png")
+    assert [str(place) in line for place, line in zip(places, lines, strict=True)] == [True] * 3
     assert next(line for line in bad.stdout.splitlines() if "no image" in line).count("-") >= 5

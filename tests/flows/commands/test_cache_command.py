@@ -184,6 +184,27 @@ def test_prune_unfinished_spares_what_is_being_built(store: ArtifactStore, tmp_p
     assert cache("prune", "--unfinished", "--yes", *where).stdout.startswith("0 artifacts")
 
 
+@pytest.mark.parametrize("command", [("list",), ("verify",), ("prune", "--unfinished")])
+def test_a_mistyped_place_is_one_line(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """It said "0 artifacts", as if all were lost."""
+    monkeypatch.chdir(tmp_path)
+    url = f"file://{tmp_path}/remote"
+    make(store, "model", {})
+    for where, named in (
+        (("--store", "stroe"), f"{tmp_path}/stroe"),
+        (("--store", "stroe", "--remote", url), f"{tmp_path}/stroe"),
+        (("--store", "store", "--remote", f"{url}/prefix"), f"{url}/prefix"),
+        ((), f"{tmp_path}/cache"),
+    ):
+        result = cache(*command, *where)
+        assert result.exit_code == 2 and not result.stdout
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("flexseg: there is no store ") and named in line
+    assert cache(*command, "--remote", url).exit_code == 0, "a machine that has made nothing yet"
+
+
 def test_prune_wants_to_know_what() -> None:
     result = cache("prune")
     assert result.exit_code == 2 and "--keep-run NAME, --older-than DAYS or --unfinished" in result.stderr

@@ -1,9 +1,10 @@
 """Content decides over a data set's key, and is read once."""
 
+import mmap
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from pipeline.data import fingerprints
 from pipeline.data.datasets import find_scenes
 from pipeline.data.fingerprints import FileDigests, fingerprint, labels_fingerprint
 from pipeline.files import file_sha256
+
+HOUR_AGO = time.time_ns() - 3600 * 10**9
 
 
 @pytest.fixture
@@ -65,6 +68,66 @@ def test_case_09_a_label_rewritten_with_the_same_size_and_time(tmp_path: Path, d
     after = keys(dataset, tmp_path / "store")
     assert after[0] != before[0] and after[1] != before[1]
     assert after == keys(dataset)
+
+
+def in_place(labels: Path) -> None:
+    with (labels / "1.bmp").open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        content[-1] ^= 1
+
+
+def exchanged(labels: Path) -> None:
+    (labels / "0.bmp").rename(labels / "aside")
+    (labels / "1.bmp").rename(labels / "0.bmp")
+    (labels / "aside").rename(labels / "1.bmp")
+
+
+def another_folder(labels: Path) -> None:
+    shutil.copytree(labels, labels.parent / "other")
+    in_place(labels.parent / "other")
+    labels.rename(labels.parent / "aside")
+    (labels.parent / "other").rename(labels)
+
+
+def another_link(labels: Path) -> None:
+    shutil.copytree(labels, labels.parent / "other")
+    in_place(labels.parent / "other")
+    os.utime(labels.parent / "other" / "1.bmp", ns=(HOUR_AGO, HOUR_AGO))
+    (labels / "1.bmp").unlink()
+    (labels / "1.bmp").symlink_to(labels.parent / "other" / "1.bmp")
+
+
+def through_another_name(labels: Path) -> None:
+    (labels.parent / "second name").hardlink_to(labels / "1.bmp")
+    with (labels.parent / "second name").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x07")
+
+
+def deleted_and_made_anew(labels: Path) -> None:
+    content = (labels / "1.bmp").read_bytes()
+    (labels / "1.bmp").unlink()  # the next file may get its inode
+    (labels / "1.bmp").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.usefixtures("hashed")
+@pytest.mark.parametrize(
+    "change", [in_place, exchanged, another_folder, another_link, through_another_name, deleted_and_made_anew]
+)
+def test_other_content_under_the_same_name_size_and_time(
+    tmp_path: Path, dataset: Dataset, change: Callable[[Path], None]
+) -> None:
+    """Further ways in which a label changes and its date does not."""
+    files = sorted((dataset.root / "labels").iterdir())
+    for file in files:
+        os.utime(file, ns=(HOUR_AGO, HOUR_AGO))
+    before, sizes = keys(dataset, tmp_path / "store"), [file.stat().st_size for file in files]
+    time.sleep(0.05)
+    change(dataset.root / "labels")
+    for file in files:
+        os.utime(file, ns=(HOUR_AGO, HOUR_AGO))
+    assert [file.stat().st_size for file in files] == sizes
+    after = keys(dataset, tmp_path / "store")
+    assert after[0] != before[0] and after[1] != before[1] and after == keys(dataset)
 
 
 def test_photographs_do_not_count_for_what_depends_on_label_maps(dataset: Dataset) -> None:

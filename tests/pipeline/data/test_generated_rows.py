@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import resource
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -44,9 +45,14 @@ def write(folder: Path, name: str = "train-0.parquet", count: int = 2, **columns
         if isinstance(table[column], list):
             cells = [c if isinstance(c, dict) else {"bytes": c, "path": "x.png"} for c in table[column]]
             table[column] = pa.array(cells, PICTURE)
+    return write_table(folder, name, {k: v for k, v in table.items() if v is not None})
+
+
+def write_table(folder: Path, name: str, columns: dict[str, Any], **options: Any) -> Path:
+    """The same, of these columns alone; `options` are parquet's."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     with (folder / "data" / name).open("wb") as file:
-        pq.write_table(pa.table({k: v for k, v in table.items() if v is not None}), file)
+        pq.write_table(pa.table(columns), file, **options)
     return folder
 
 
@@ -224,6 +230,42 @@ def test_what_lies_in_the_folder_and_is_no_data(tmp_path: Path) -> None:
     assert len(GeneratedDataSet(tmp_path)) == 2
     os.mkfifo(tmp_path / "data" / "pipe.parquet")
     assert "pipe.parquet is no regular file" in refusal(tmp_path)
+
+
+def repeated(value: bytes | str, count: int) -> pa.Array:
+    """A column that refers to its one value by number."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))
+
+
+@pytest.mark.parametrize(
+    ("column", "size", "said"),
+    [("image", 30_000_000, "claims 30,0.* bytes of 'image' in"), ("source", 300_000, "a 'source' of 300,000 char")],
+)
+def test_a_few_kilobytes_take_no_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, size: int, said: str
+) -> None:
+    """One packed value in 64 rows: with 300 MB it took 19 GB."""
+    monkeypatch.setattr("pipeline.data.parquet_files.MOST_UNPACKED", 1_000_000)
+    values: dict[str, bytes | str] = {"image": GRAY, "label": IDS, "source": "town"}
+    values[column] = bytes(size) if column == "image" else "x" * size
+    columns = {name: repeated(value, 64) for name, value in values.items()}
+    write_table(tmp_path, "a.parquet", columns, compression="zstd", store_schema=False)
+    assert (tmp_path / "data/a.parquet").stat().st_size < 100_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert re.search(said, refusal(tmp_path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+def test_no_more_rows_than_bytes(tmp_path: Path) -> None:
+    columns = {name: repeated(value, 100_000) for name, value in (("image", GRAY), ("label", IDS), ("source", "town"))}
+    write_table(tmp_path, "a.parquet", columns, store_schema=False)
+    assert "claims 100,000 rows in" in refusal(tmp_path)
+
+
+def test_few_rows_are_held_where_they_could_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.parquet_files.MOST_BYTES", 100)
+    data = GeneratedDataSet(write(tmp_path, count=5))
+    assert [row.number for row in data.rows()] == list(range(5)) and data.sources() == ["town"] * 5
 
 
 def test_any_damage_is_one_line_or_harmless(tmp_path: Path) -> None:

@@ -44,10 +44,17 @@ def test_case_01_an_image_and_a_label_too_many(tmp_path: Path) -> None:
     assert pairs(dataset) == [("images/001.png", "labels/001.png")]
     listing = list_scenes(dataset)
     assert [scene.image for scene in listing.unlabeled] == [tmp_path / "images/000.png"]
-    assert listing.labels_alone == [tmp_path / "labels/002.png"]
+    assert [(s.label, s.image) for s in listing.imageless] == [
+        (tmp_path / "labels/002.png", tmp_path / "images/002.png")
+    ]
     with pytest.raises(UserError, match=r"images/000.png has no label.*labels/002.png has no image"):
         find_scenes(dataset)
-    assert [scene.id for scene in find_scenes(dataset, incomplete=True)] == ["000", "001"]
+    assert [scene.id for scene in find_scenes(dataset, incomplete=True)] == ["000", "001", "labels_002"]
+    (tmp_path / "images/000.png").unlink()
+    with pytest.raises(
+        UserError, match=r"^own: label map .*/labels/002.png has no image, wanted .*/images/002.png; add"
+    ):
+        find_scenes(dataset)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +182,9 @@ def test_case_21_endings_in_capitals_and_labels_without_an_image(tmp_path: Path)
     listing = list_scenes(dataset)
     assert pairs(dataset) == [(f"{images}/001.JPG", f"{labels}/001.png"), (f"{images}/002.JPG", f"{labels}/002.PNG")]
     assert [scene.id for scene in listing.unlabeled] == ["000"]
-    assert listing.labels_alone == [tmp_path / labels / "003.png"]
+    assert [(s.label, s.image) for s in listing.imageless] == [
+        (tmp_path / labels / "003.png", tmp_path / images / "003.jpg")
+    ]
     (tmp_path / images / "000.jpg").unlink()
     assert not list_scenes(dataset).unlabeled
 
@@ -189,7 +198,7 @@ def test_labels_of_either_kind_belong_to_one_image(tmp_path: Path) -> None:
     touch(tmp_path, "images/1.png", "labels/1.png", "labels/1_labelTrainIds.PNG", "labels/2_labelTrainIds.png")
     listing = list_scenes(Dataset(name="gta", root=tmp_path, layout="gta"))
     assert [scene.label.name for scene in listing.scenes] == ["1_labelTrainIds.PNG"]
-    assert [path.name for path in listing.labels_alone] == ["2_labelTrainIds.png"]
+    assert [scene.label.name for scene in listing.imageless] == ["2_labelTrainIds.png"]
 
 
 @pytest.mark.parametrize("pattern", ["", "/labels/*.png", "../labels/*.png", "a/../../b"])

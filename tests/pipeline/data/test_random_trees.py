@@ -139,7 +139,7 @@ def test_random_trees(
         return
     listing = list_scenes(dataset)
     kinds = {kind: [pair for pair in pairs if pair.missing == kind] for kind in ("image", "label")}
-    assert len(listing.unlabeled) == len(kinds["label"]) and len(listing.labels_alone) == len(kinds["image"])
+    assert len(listing.unlabeled) == len(kinds["label"]) and len(listing.imageless) == len(kinds["image"])
     assert {scene.image for scene in listing.scenes} == set(whole)
     for scene in listing.scenes:
         assert scene.image is not None
