@@ -57,10 +57,13 @@ class TrainingSet(Dataset[Batch]):
         image, label = self._cut(image, corner), self._cut(label, corner)
         if rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
+        distortion = draw_distortion(rng)
+        if draw.pool and self.config.generated_shift:  # drawn last: without it nothing else is drawn otherwise
+            angle = 2 * np.pi * rng.random()
+            way = self.config.generated_shift * np.sin(angle), self.config.generated_shift * np.cos(angle)
+            label = moved(label, (round(way[0]), round(way[1])))
         return Batch(
-            torch.tensor(image.transpose(2, 0, 1).copy()),
-            torch.tensor(label.copy()),
-            torch.tensor(draw_distortion(rng)),
+            torch.tensor(image.transpose(2, 0, 1).copy()), torch.tensor(label.copy()), torch.tensor(distortion)
         )
 
     def __getstate__(self) -> dict[str, object]:
@@ -98,6 +101,14 @@ class TrainingSet(Dataset[Batch]):
         """The crop (h,w) or (h,w,3) of `array`."""
         (top, left), (height, width) = corner, self.config.crop
         return array[top : top + height, left : left + width]
+
+
+def moved(label: np.ndarray, way: tuple[int, int]) -> np.ndarray:
+    """(H,W) label map whose px have gone `way` = (down, right) px; where none came from is ignored."""
+    height, width = label.shape
+    frame = max(map(abs, way))
+    padded = np.pad(label, frame, constant_values=IGNORE)
+    return padded[frame - way[0] : frame - way[0] + height, frame - way[1] : frame - way[1] + width]
 
 
 def check_crop(label: np.ndarray, crop: tuple[int, int]) -> None:

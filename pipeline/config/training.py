@@ -209,6 +209,8 @@ class TrainingConfig(Section):
     images in proportion to their numbers (ours). Hardness and rare classes choose within each of the two."""
     minimum_alignment: Share = 0.0
     """Leave out generated images whose alignment with their label map is below this (ours)."""
+    generated_shift: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Labels of generated crops are moved by this many px in a random direction: a known misalignment (ours)."""
     generated_size: tuple[Px, Px] | None = None
     """Height and width that generated images are resized to before the crop; None keeps their own. HRDA's crops of 1024
     px want (1024, 1024) for images of 512."""

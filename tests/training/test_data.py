@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.config.machine import Machine
@@ -14,7 +15,7 @@ from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.data.fingerprints import FileDigests
 from pipeline.errors import UserError
-from training.data import TrainingSet, loader_rate
+from training.data import TrainingSet, loader_rate, moved
 from training.draws import Draw, Drawer
 from training.pools import GeneratedPool, ScenePool, data_set_fingerprint, fitting
 from training.train import train
@@ -214,3 +215,50 @@ def test_the_copy_of_an_earlier_start_is_made_anew(tiny_config: TrainingConfig, 
     second = GeneratedPool([folder], tiny_config, excluded=NOBODY, copy=copy, write=False)
     assert _levels(second) == _levels(first) == list(range(20))
     assert [path.name for path in tmp_path.iterdir()].count("copy.arrow") == 1
+
+
+def test_a_moved_label_map_is_the_old_one_px_by_px() -> None:
+    label = np.random.default_rng(0).integers(0, 19, (6, 9), dtype=np.uint8)
+    for down, right in ((0, 0), (2, 0), (0, -3), (-1, 4), (8, 1)):
+        found = moved(label, (down, right))
+        assert found.shape == label.shape
+        for y in range(6):
+            for x in range(9):
+                inside = 0 <= y - down < 6 and 0 <= x - right < 9
+                assert found[y, x] == (label[y - down, x - right] if inside else 255)
+
+
+def test_only_labels_of_generated_crops_are_shifted(tiny_config: TrainingConfig, tmp_path: Path) -> None:
+    """A bright square whose label is its own: the shift is how far the two are apart, in every direction."""
+    picture = np.zeros((64, 64), np.uint8)
+    picture[28:36, 28:36] = 5
+    pool = _OnePair(np.repeat(picture[..., None], 3, 2), picture)
+    changes = {"crop": (64, 64), "generated_shift": 4, "rare_classes": False}
+    samples = TrainingSet([pool, pool], tiny_config.of(Method(training=changes)), 0)
+    plain = TrainingSet([pool, pool], tiny_config.of(Method(training={**changes, "generated_shift": 0})), 0)
+    ways = []
+    for position in range(40):
+        for kind in (0, 1):
+            draw = Draw(kind, 0, -1, 0, position)
+            image, label, distortion = samples[draw]
+            assert torch.equal(image, plain[draw].image) and torch.equal(distortion, plain[draw].distortion)
+            at, lies = (np.argwhere(np.asarray(values) == 5).mean(0) for values in (image[0], label))
+            if kind == 0:
+                assert (at == lies).all()
+            else:
+                ways.append(lies - at)
+    assert all(abs(np.hypot(*way) - 4) <= 0.75 for way in ways)
+    assert {tuple(np.sign(way)) for way in ways} >= {(-1, -1), (-1, 1), (1, -1), (1, 1)}
+
+
+class _OnePair:
+    """One image and its label map."""
+
+    def __init__(self, image: np.ndarray, label: np.ndarray) -> None:
+        self._pair = image, label
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._pair
