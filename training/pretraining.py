@@ -33,7 +33,7 @@ SMALLEST = 12  # px that a render must show of a class to count as holding it
 TEST_CROPS = 40  # per class
 
 
-class Crops(NamedTuple):
+class CropBatch(NamedTuple):
     """Images (B, 3, side, side) uint8 and the class of the px in their middle (B,)."""
 
     images: Tensor
@@ -41,7 +41,7 @@ class Crops(NamedTuple):
 
 
 class ObjectCrops:
-    """Crops around objects of the renders `first`, `first + 1`, ..., every class equally often."""
+    """CropBatch around objects of the renders `first`, `first + 1`, ..., every class equally often."""
 
     def __init__(self, config: Pretraining, first: int, count: int, progress: Track) -> None:
         renders = [
@@ -60,9 +60,9 @@ class ObjectCrops:
                 " pretraining.test_images"
             )
 
-    def draw(self, classes: Sequence[int], rng: np.random.Generator) -> Crops:
+    def draw(self, classes: Sequence[int], rng: np.random.Generator) -> CropBatch:
         """One crop for each of `classes`: around a random px of it, at a random size, mirrored or not."""
-        return Crops(torch.from_numpy(np.stack([self._cut(k, rng) for k in classes])), torch.tensor(classes))
+        return CropBatch(torch.from_numpy(np.stack([self._cut(k, rng) for k in classes])), torch.tensor(classes))
 
     def _cut(self, class_id: int, rng: np.random.Generator) -> np.ndarray:
         low, high = self._config.crop
@@ -92,11 +92,11 @@ def pretrain(
     classifier = build_classifier(network, config.seed).to(accelerator().device)
     crops = ObjectCrops(config, 0, config.images, progress)
 
-    def batches(parts: Sequence[Any]) -> Iterator[Crops]:
+    def batches(parts: Sequence[Any]) -> Iterator[CropBatch]:
         for part in parts:
             rng = random_generator("pretraining", config.seed, part.step)
             drawn = crops.draw([int(k) for k in rng.integers(NUM_CLASSES, size=config.batch_size)], rng)
-            yield Crops(*(values[part.rows] for values in drawn))
+            yield CropBatch(*(values[part.rows] for values in drawn))
 
     classifier.train()
     fit(classifier, batches, crop_loss, config, folder, accelerator=accelerator, progress=progress)
@@ -115,12 +115,12 @@ def build_classifier(config: NetworkConfig, seed: int) -> PreTrainedModel:
     return classifier
 
 
-def crop_loss(classifier: nn.Module, crops: Crops) -> Tensor:
+def crop_loss(classifier: nn.Module, crops: CropBatch) -> Tensor:
     """Cross-entropy of the class in the middle."""
     return nn.functional.cross_entropy(crop_logits(classifier, crops), crops.classes.to(_device(classifier)))
 
 
-def crop_logits(classifier: nn.Module, crops: Crops) -> Tensor:
+def crop_logits(classifier: nn.Module, crops: CropBatch) -> Tensor:
     """(B, 19)."""
     logits: Tensor = classifier(network_input(crops.images.to(_device(classifier)).float(), 1.0)).logits
     return logits
