@@ -41,7 +41,7 @@ class CropBatch(NamedTuple):
 
 
 class ObjectCrops:
-    """CropBatch around objects of the renders `first`, `first + 1`, ..., every class equally often."""
+    """Crops around objects of the renders `first`, `first + 1`, ..., every class equally often."""
 
     def __init__(self, config: Pretraining, first: int, count: int, progress: Track) -> None:
         renders = [
