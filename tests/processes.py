@@ -19,6 +19,15 @@ def alive(process: int) -> bool:
     return True
 
 
+def group_alive(leader: int) -> bool:
+    """Whether any process of the group runs that `leader` began."""
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def workers_of(process: int) -> list[int]:
     """The processes that a process has started to make units: on the CPU, its fork server's children."""
     listed = subprocess.run(["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout

@@ -47,6 +47,17 @@ def tell_of_itself(folder: Path, device: str) -> Iterator[int]:
     yield 0
 
 
+def start_painting(weights: Path, folder: Path, device: str) -> Iterator[int]:
+    """Writes down how many seconds of CPU it took until it could paint."""
+    from generation.shards import load_painter
+    from pipeline.config.generation import GenerationConfig
+    from pipeline.config.machine import Machine
+
+    load_painter(GenerationConfig(weights=str(weights)), [], Machine(device="cpu"), device)
+    (folder / str(os.getpid())).write_text(str(time.process_time()))
+    yield 0
+
+
 def die(device: str) -> Iterator[int]:
     """Never finishes anything."""
     yield 1

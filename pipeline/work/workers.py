@@ -85,9 +85,9 @@ def worker_devices(machine: Machine, units: int, most_on_cpu: int = MOST_ON_CPU)
 def watch(work: Work, devices: Sequence[str], preload: Sequence[str] = ()) -> Iterator[None]:
     """Run `work` in one process per device until all are done; one item per image. A process that dies is replaced.
 
-    `preload`: modules that take long to import and that `work` needs. Importing them may neither start threads nor use
-    a GPU. They are what all processes on the CPU share, and those of the first call that starts any stay the shared
-    ones while this process lives.
+    `preload`: modules that take long to import and that `work` needs. All processes on the CPU share them; those of the
+    first call that starts any stay the shared ones while this process lives. Threads that importing them starts must
+    survive a fork, as OpenBLAS' (numpy, scipy) and jemalloc's (pyarrow) do.
 
     Raises the UserError of a process, or a TryAgainError when they keep dying.
     """

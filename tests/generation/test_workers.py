@@ -47,6 +47,24 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
     assert len(ticks) == 3 * 11
 
 
+@pytest.mark.slow
+def test_a_painting_process_starts_within_8_seconds_of_cpu(tiny_weights: Path, tmp_path: Path) -> None:
+    """Issue 10. Each by itself would import torch, diffusers, transformers and datasets: 10 s and more."""
+    script = (
+        "from functools import partial; from pathlib import Path; import sys\n"
+        "from generation.shards import LIBRARIES; from pipeline.work.workers import watch\n"
+        "from tests.workloads import start_painting\n"
+        "if __name__ == '__main__':\n"
+        "    list(watch(partial(start_painting, *map(Path, sys.argv[1:])), ['cpu'] * 2, LIBRARIES))\n"
+    )
+    folder = tmp_path / "told"
+    folder.mkdir()
+    process = start(tmp_path / "script.py", script, str(tiny_weights), str(folder))
+    assert process.communicate(timeout=280)[1] == "" and process.returncode == 0
+    seconds = [float(file.read_text()) for file in folder.iterdir()]
+    assert len(seconds) == 2 and max(seconds) < 8
+
+
 JOB = """
 import pickle, sys
 from pathlib import Path

@@ -12,7 +12,7 @@ from pipeline.errors import TryAgainError, UserError
 from pipeline.work import workers
 from pipeline.work.devices import out_of_memory
 from pipeline.work.units import make_units
-from tests.processes import alive, start, wait_until
+from tests.processes import alive, group_alive, start, wait_until
 from tests.workloads import defect, die, forever, full_gpu, load_writer, make_empty, mistake, tell_of_itself, units_in
 
 
@@ -80,6 +80,7 @@ def test_ctrl_c_and_the_death_of_the_watcher_end_the_processes(tmp_path: Path, n
     errors = watcher.communicate(timeout=60)[1]
     processes = [int(path.name) for path in folder.iterdir()]
     wait_until(lambda: not any(map(alive, processes)))
+    wait_until(lambda: not group_alive(watcher.pid))  # the process that the workers were forked from, too
     assert errors.count("Traceback") == (number == signal.SIGINT), "the watcher's own, and none of a process"
 
 
