@@ -24,7 +24,7 @@ LABELS = Stage("labels", 2)  # 2: also of shrunk label maps, with what looks wro
 PLANNED = Stage("plan", 2)  # 2: keys hold what differs from the frozen defaults
 GENERATED = Stage("generated", 3)  # 3: without alignment scores, which are a stage of their own
 ALIGNMENT = Stage("alignment", 1)
-SEGMENTER = Stage("segmenter", 4)  # 4: hardness acts a block later, so that loading does not wait for it
+SEGMENTER = Stage("segmenter", 5)  # 5: an antialiased crop is computed alone: a step of 255 may differ
 EVALUATION = Stage("evaluation", 4)  # 4: evaluation.json has a schema version; files are named by safe stems
 # 3: report.json has a schema version; alignment has a stage of its own; tests speak of seeds and images
 REPORT = Stage("report", 3)

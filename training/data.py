@@ -5,27 +5,30 @@ seed, so batches are the same with any number of workers.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config.training import TrainingConfig
 from pipeline.data.labels import IGNORE
 from pipeline.data.rare_classes import first_good
+from pipeline.data.resizing import cut
 from pipeline.errors import UserError
+from pipeline.requests import Box
 from pipeline.seeding import random_generator
 from training.draws import Draw
 from training.photometric import draw_distortion
-from training.pools import ImagePool
+from training.pools import ImagePool, RememberedPool
 
 CACHE_BYTES = 2**30
 """A pool whose decoded images fit in here keeps them in memory (per loader process)."""
-Corner = tuple[int, int]
-"""Top and left px of a crop."""
+PREFETCH = 4
+"""Batches that each loader process is ahead: a few slow files in a row are not waited for."""
 
 
 class Batch(NamedTuple):
@@ -36,25 +39,22 @@ class Batch(NamedTuple):
     distortion: torch.Tensor
 
 
-Reader = Callable[[int], tuple[np.ndarray, np.ndarray]]
-
-
 class TrainingSet(Dataset[Batch]):
     """Crops by `Draw`; a `DataLoader` collates them to a `Batch`."""
 
     def __init__(self, pools: Sequence[ImagePool], config: TrainingConfig, seed: int) -> None:
-        self.pools = pools
+        self.pools = [_remembered(pool) for pool in pools]
         self.config = config
         self.seed = seed
-        self.readers = [_reader(pool) for pool in pools]
-        for reader in self.readers:
-            check_crop(reader(0)[1], config.crop)  # here, as loader workers wrap their errors in a traceback
+        for pool in self.pools:
+            check_crop(pool.label(0), config.crop)  # here, as loader workers wrap their errors in a traceback
 
     def __getitem__(self, draw: Draw) -> Batch:
         rng = random_generator(self.seed, "sample", draw.iteration, draw.position)
-        image, label = self.readers[draw.pool](draw.image)
-        corner = self._corner(label, draw.wanted_class, rng)
-        image, label = self._cut(image, corner), self._cut(label, corner)
+        pool = self.pools[draw.pool]
+        label = pool.label(draw.image)
+        box = self.crop_box(label, draw.wanted_class, rng)
+        image, label = pool.image(draw.image, box), cut(label, box)
         if rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         distortion = draw_distortion(rng)
@@ -66,41 +66,29 @@ class TrainingSet(Dataset[Batch]):
             torch.tensor(image.transpose(2, 0, 1).copy()), torch.tensor(label.copy()), torch.tensor(distortion)
         )
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "readers": None}  # a memory cache is not sent to spawned workers
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self.readers = [_reader(pool) for pool in self.pools]
-
-    def _corner(self, label: np.ndarray, wanted: int, rng: np.random.Generator) -> Corner:
-        """A crop that shows enough of the wanted class (none: -1), if ten tries find one."""
+    def crop_box(self, label: np.ndarray, wanted: int, rng: np.random.Generator) -> Box:
+        """A crop of the label map (H,W) that shows enough of the wanted class (none: -1), if ten tries find one."""
         check_crop(label, self.config.crop)
 
-        def shows(corner: Corner) -> bool:
-            return bool(np.count_nonzero(self._cut(label, corner) == wanted) > self.config.rare_class_crop)
+        def shows(box: Box) -> bool:
+            return bool(np.count_nonzero(cut(label, box) == wanted) > self.config.rare_class_crop)
 
-        draw = partial(self._varied_corner, label, rng)
+        draw = partial(self._varied_box, label, rng)
         return first_good(draw, shows) if wanted >= 0 else draw()
 
-    def _varied_corner(self, label: np.ndarray, rng: np.random.Generator) -> Corner:
+    def _varied_box(self, label: np.ndarray, rng: np.random.Generator) -> Box:
         """A crop in which no class covers too much, if ten tries find one."""
         height, width = self.config.crop
 
-        def draw() -> Corner:
+        def draw() -> Box:
             top, left = rng.integers((label.shape[0] - height + 1, label.shape[1] - width + 1))
-            return int(top), int(left)
+            return Box(int(top), int(left), height, width)
 
-        def varied(corner: Corner) -> bool:
-            counts = np.bincount(self._cut(label, corner).ravel(), minlength=IGNORE)[:IGNORE]
-            return bool(counts.max() < self.config.crop_class_share * counts.sum())
+        def varied(box: Box) -> bool:
+            counts = Image.fromarray(cut(label, box)).histogram()[:IGNORE]
+            return max(counts) < self.config.crop_class_share * sum(counts)
 
         return first_good(draw, varied) if self.config.crop_class_share < 1 else draw()
-
-    def _cut(self, array: np.ndarray, corner: Corner) -> np.ndarray:
-        """The crop (h,w) or (h,w,3) of `array`."""
-        (top, left), (height, width) = corner, self.config.crop
-        return array[top : top + height, left : left + width]
 
 
 def moved(label: np.ndarray, way: tuple[int, int]) -> np.ndarray:
@@ -120,21 +108,33 @@ def check_crop(label: np.ndarray, crop: tuple[int, int]) -> None:
         )
 
 
-def loader_rate(samples: TrainingSet, batches: Sequence[Sequence[Draw]], workers: int) -> float:
+def batch_loader(
+    samples: TrainingSet, batches: Iterable[list[Draw]], *, workers: int, block: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Loads `batches` in order, in processes of its own. They are asked for ahead, but never more than a block's number
+    of them: the draws reach no further."""
+    workers = min(workers, block)
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        prefetch_factor=min(PREFETCH, block // workers) if workers else None,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # the loader draws nothing that matters, but would advance the global one
+    )
+
+
+def loader_rate(samples: TrainingSet, batches: Sequence[list[Draw]], workers: int) -> float:
     """Images per second that a loader of its own gives of `batches` while nothing else is done; the first batch, for
     which its workers must start, is left out."""
-    loader = DataLoader(
-        samples, batch_sampler=[list(batch) for batch in batches], num_workers=workers, generator=torch.Generator()
-    )
-    arrivals = iter(loader)
+    arrivals = iter(batch_loader(samples, batches, workers=workers, block=len(batches)))
     next(arrivals)
     start = time.perf_counter()
     images = sum(len(batch.image) for batch in arrivals)
     return images / (time.perf_counter() - start)
 
 
-def _reader(pool: ImagePool) -> Reader:
-    """`pool.read`, with a memory where everything fits."""
-    image, label = pool.read(0)
-    fits = (image.nbytes + label.nbytes) * len(pool) <= CACHE_BYTES
-    return cache(pool.read) if fits else pool.read
+def _remembered(pool: ImagePool) -> ImagePool:
+    """The pool, with a memory where everything fits."""
+    rgb_and_label = 4 * pool.label(0).size
+    return RememberedPool(pool) if rgb_and_label * len(pool) <= CACHE_BYTES else pool

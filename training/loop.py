@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.labels import IGNORE
@@ -20,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.seeding import derive_seed
 from pipeline.work.progress import Track
 from training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
-from training.data import Batch, TrainingSet
+from training.data import Batch, TrainingSet, batch_loader
 from training.draws import Drawer, DrawnBlocks
 from training.interrupts import Interrupts
 from training.launch import Stop
@@ -35,8 +34,6 @@ TERMS = LossTerms._fields[:-1]
 """What the log holds of every block; the last field is the loss per image."""
 LAYOUT = 2
 """The checkpoints' version, raised when they hold something else, so that older ones are refused. 2: the draws."""
-PREFETCH = 4
-"""Batches that each loader worker is ahead: a few slow files in a row are not waited for."""
 
 
 @dataclass
@@ -92,14 +89,12 @@ class Loop:
         self.draws.draw(self.iteration)
         share = self.config.batch_size // world_size()
         mine = slice(rank() * share, (rank() + 1) * share)
-        workers = min(self.loader_workers, self.config.block)  # draws reach no further ahead than a block
-        loader: DataLoader[Batch] = DataLoader(
+        loader = batch_loader(
             self.samples,
-            batch_sampler=(batch[mine] for batch in self.draws.batches(self.iteration)),
-            num_workers=workers,
-            prefetch_factor=min(PREFETCH, self.config.block // workers) if workers else None,
+            (batch[mine] for batch in self.draws.batches(self.iteration)),
+            workers=self.loader_workers,
+            block=self.config.block,
             pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # the loader draws nothing that matters, but would advance the global one
         )
         return iter(loader)
 

@@ -19,6 +19,7 @@ from pipeline.seeding import derive_seed
 from pipeline.work.devices import device_of, loader_workers, set_up_gpu
 from pipeline.work.progress import Track, announce, silent
 from training.data import TrainingSet
+from training.decoded import DecodedCopies
 from training.draws import Drawer, rare_classes, source_pairs
 from training.interrupts import noticed
 from training.launch import Stop, run_on_ranks, share
@@ -183,13 +184,18 @@ def prepare(job: Job) -> tuple[Loop, ImagePool]:
         samples=TrainingSet(pools, config, job.seed),
         loader_workers=loader_workers(machine),
     )
-    return loop, ScenePool.of(held_out, config)
+    return loop, ScenePool.of(held_out, config, _decoded(job))
+
+
+def _decoded(job: Job) -> DecodedCopies | None:
+    copies = job.machine.decoded_copies
+    return None if copies is None else DecodedCopies(copies)
 
 
 def _pools(job: Job, accelerator: Accelerator, scenes: Sequence[Scene], held_out: Sequence[Scene]) -> list[ImagePool]:
     """What is trained on: the source's `scenes`, and the generated images that show no held-out scene."""
     config = job.config
-    pools: list[ImagePool] = [ScenePool.of(scenes, config)]
+    pools: list[ImagePool] = [ScenePool.of(scenes, config, _decoded(job))]
     if job.method.generated:
         excluded, copy = frozenset(scene.id for scene in held_out), job.folder / "checkpoint" / COPY
         # One rank writes the copy, the others find it there.

@@ -39,6 +39,10 @@ class Machine(Section):
     loader_workers: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = "auto"
     """Processes that load and crop training images for each training process; 0 loads in that process itself. `auto`
     is this machine's cores over its training processes, 1 to 8; without a GPU 0, as training itself takes the cores."""
+    decoded_copies: LocalPath | None = None
+    """A folder on a fast disk of this machine for decoded copies of the source's files, written as they are first drawn
+    and used by all trainings from then on: decoding takes most of the time of a crop. A scene of GTA's size takes 8 MB,
+    all of GTA 200 GB. Delete it at any time."""
     processes: Processes = 1
     """Processes that train one segmenter together, one per GPU (or on the CPU). `training.batch_size` is divided among
     them. Under torchrun or accelerate launch leave it at 1: they set the number."""

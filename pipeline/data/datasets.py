@@ -138,10 +138,15 @@ def load_pair(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
     UserError without an image, where one of them cannot be read, and where their sizes differ.
     """
+    return load_image(scene), load_label_map(scene.label, scene.ids)
+
+
+def load_image(scene: Scene) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a scene. UserError as in `load_pair`."""
     if scene.image is None:
         raise UserError(f"{scene.id} has a label map but no image: set 'images' of its data set")
     check_pair(scene)  # by the headers, before anything is decoded
-    return read_image(scene.image), load_label_map(scene.label, scene.ids)
+    return read_image(scene.image)
 
 
 def _sizes_differ(scene: Scene, image: tuple[int, int], label: tuple[int, int]) -> UserError:

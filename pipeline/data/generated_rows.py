@@ -160,13 +160,28 @@ def decode_pair(image: bytes, label: bytes, where: str) -> tuple[np.ndarray, np.
     UserError, which begins with `where`: bytes that are no such pictures, whole and of at most `MOST_PX` px; a label
     whose stored values are not 8 bits each; sizes that differ; values that are no train ids.
     """
-    picture, ids = _image(image, f"{where}: its image"), _label(label, f"{where}: its label")
-    if picture.shape[:2] != ids.shape or ((ids >= NUM_CLASSES) & (ids != IGNORE)).any():
+    return decode_image(image, label, where), decode_label(label, where)
+
+
+def decode_image(image: bytes, label: bytes, where: str) -> np.ndarray:
+    """The image of a pair; of its label only the size is read. UserError as in `decode_pair`."""
+    picture = _image(image, f"{where}: its image")
+    with _picture(label, LABEL_FORMATS, f"{where}: its label") as ids:
+        size = ids.height, ids.width
+    if picture.shape[:2] != size:
         raise UserError(
-            f"{where} has an image of {picture.shape[:2]} and a label of {ids.shape} rows and columns with values up to"
-            f" {ids[ids != IGNORE].max(initial=0)}; wanted equal sizes and train ids 0 to 18 or 255"
+            f"{where} has an image of {picture.shape[:2]} and a label of {size} rows and columns: wanted equal sizes"
         )
-    return picture, ids
+    return picture
+
+
+def decode_label(label: bytes, where: str) -> np.ndarray:
+    """The label of a pair. UserError as in `decode_pair`."""
+    ids = _label(label, f"{where}: its label")
+    if ((ids >= NUM_CLASSES) & (ids != IGNORE)).any():
+        most = ids[ids != IGNORE].max(initial=0)
+        raise UserError(f"{where} has a label with values up to {most}: wanted train ids 0 to 18 or 255")
+    return ids
 
 
 def row_name(folder: Path, number: int) -> str:

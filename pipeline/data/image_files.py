@@ -48,7 +48,8 @@ def read_image(path: Path) -> np.ndarray:
             raise _refused(path, image, "a photograph of 8 bits per channel, gray or RGB")
         _check_bitmap(path, image, _bits(path, image))
         image.load()
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if pixels.shape[:2] != image_size(path):  # a PNG may tell it behind the pixels, where no header is looked for
         raise UserError(f"{path}: its EXIF orientation stands behind its pixels: save the image again, upright")
     return pixels

@@ -73,8 +73,9 @@ def load_label_map(path: Path, ids: Mapping[int, int]) -> np.ndarray:
     the table does not have.
     """
     image = open_label(path)
-    check_values(path, np.array(image.histogram()), ids)
     label = np.asarray(image.point(_lookup_table(tuple(ids.items())).tolist()))
+    if (label == _UNKNOWN).any():
+        check_values(path, np.array(image.histogram()), ids)
     label.flags.writeable = False
     return label
 

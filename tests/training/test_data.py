@@ -14,10 +14,14 @@ from pipeline.config.machine import Machine
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.datasets import Scene
 from pipeline.data.fingerprints import FileDigests
+from pipeline.data.labels import TRAIN_IDS
+from pipeline.data.resizing import cut
 from pipeline.errors import UserError
-from training.data import TrainingSet, loader_rate, moved
+from pipeline.requests import Box
+from training.data import CACHE_BYTES, TrainingSet, loader_rate, moved
+from training.decoded import DecodedCopies
 from training.draws import Draw, Drawer
-from training.pools import GeneratedPool, ScenePool, data_set_fingerprint, fitting
+from training.pools import GeneratedPool, ImagePool, RememberedPool, ScenePool, data_set_fingerprint, fitting
 from training.train import train
 
 NOBODY: frozenset[str] = frozenset()
@@ -135,16 +139,9 @@ def test_a_crop_of_one_class_is_drawn_again(tiny_config: TrainingConfig) -> None
     label[:, 160:] = np.arange(96)[None] // 8  # the left five eighths show one class only
     label[:8] = 255
 
-    class OneImage:
-        def __len__(self) -> int:
-            return 1
-
-        def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-            return np.zeros((64, 256, 3), np.uint8), label
-
     def monotonous(share: float) -> float:
         config = tiny_config.of(Method(training={"crop_class_share": share}))
-        samples = TrainingSet([OneImage()], config, 0)
+        samples = TrainingSet([_OnePair(np.zeros((64, 256, 3), np.uint8), label)], config, 0)
         crops = [np.asarray(samples[Draw(0, 0, -1, k, 0)].label) for k in range(300)]
         counts = [np.bincount(crop[crop < 255]) for crop in crops]
         return float(np.mean([count.max() >= 0.75 * count.sum() for count in counts]))
@@ -251,7 +248,7 @@ def test_only_labels_of_generated_crops_are_shifted(tiny_config: TrainingConfig,
     assert {tuple(np.sign(way)) for way in ways} >= {(-1, -1), (-1, 1), (1, -1), (1, 1)}
 
 
-class _OnePair:
+class _OnePair(ImagePool):
     """One image and its label map."""
 
     def __init__(self, image: np.ndarray, label: np.ndarray) -> None:
@@ -260,5 +257,65 @@ class _OnePair:
     def __len__(self) -> int:
         return 1
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._pair
+    def label(self, index: int) -> np.ndarray:
+        return self._pair[1]
+
+    def image(self, index: int, box: Box) -> np.ndarray:
+        return cut(self._pair[0], box)
+
+
+def test_a_crop_is_the_image_and_label_of_one_place(tiny_config: TrainingConfig, tmp_path: Path) -> None:
+    """Image and label hold where each px lies; what the crop shows must agree, resized, flipped, remembered or not."""
+    rows, columns = np.mgrid[:60, :120]
+    Image.fromarray(np.stack([rows, columns, rows], axis=2).astype(np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray((columns // 8).astype(np.uint8)).save(tmp_path / "label.png")
+    scene = Scene("0", tmp_path / "image.png", tmp_path / "label.png", TRAIN_IDS)
+    for how in ("antialiased", "released"):
+        config = tiny_config.of(Method(training={"source_size": (120, 240), "source_filter": how}))
+        many = CACHE_BYTES // (120 * 240 * 4) + 1
+        kept, read_anew = (TrainingSet([ScenePool.of([scene] * times, config)], config, 0) for times in (1, many))
+        assert isinstance(kept.pools[0], RememberedPool) and not isinstance(read_anew.pools[0], RememberedPool)
+        flips = 0
+        for k in range(12):
+            batch, same = (samples[Draw(0, 0, -1, k, 0)] for samples in (kept, read_anew))
+            assert torch.equal(batch.label, same.label) and (batch.image.int() - same.image).abs().max() <= 1
+            column, step = batch.image[1].float(), 1 if batch.image[1, 0, 0] < batch.image[1, 0, -1] else -1
+            assert (column / 8 - batch.label).min() >= -0.2 and (column / 8 - batch.label).max() <= 1.2
+            assert (batch.image[0].diff(dim=0).int() % 256 <= 1).all()
+            flips += step < 0
+        assert 0 < flips < 12
+
+
+def test_decoded_copies_give_what_the_files_hold(
+    scenes: list[Scene], tiny_config: TrainingConfig, tmp_path: Path
+) -> None:
+    """Until a file changes, or a copy is damaged; a folder that cannot be written to costs time only."""
+    config, place = tiny_config.of(Method(training={"source_size": (48, 96)})), tmp_path / "copies"
+    plain, copied = ScenePool.of(scenes, config), ScenePool.of(scenes, config, DecodedCopies(place))
+
+    def same() -> bool:
+        return all(
+            np.array_equal(one, other)
+            for index in range(len(scenes))
+            for one, other in zip(plain.read(index), copied.read(index), strict=True)
+        )
+
+    assert same()
+    assert len(list(place.iterdir())) == 2 * len(scenes)
+    assert sum(copy.stat().st_size for copy in place.iterdir()) == len(scenes) * (32 * 64 * 4 + 2 * 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.pools.load_image", lambda scene: pytest.fail("decoded again"))
+        patch.setattr("training.pools.load_label_map", lambda *arguments: pytest.fail("decoded again"))
+        for index in range(len(scenes)):
+            copied.read(index)
+    first, second, *_ = sorted(place.iterdir())
+    content = bytearray(first.read_bytes())
+    content[100] ^= 1
+    first.write_bytes(content)
+    second.write_bytes(b"")
+    assert same()
+    shutil.copyfile(scenes[1].label, scenes[0].label)
+    assert same()
+    (tmp_path / "file").write_bytes(b"")
+    copied = ScenePool.of(scenes, config, DecodedCopies(tmp_path / "file" / "copies"))
+    assert same()

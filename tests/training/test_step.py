@@ -7,11 +7,14 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.boundaries import boundary_band
+from pipeline.data.resizing import cut
+from pipeline.requests import Box
 from training.data import Batch, TrainingSet
 from training.draws import Draw
 from training.hrda import draw_box
 from training.losses import pixel_cross_entropy, uncertainty_weights
 from training.networks import Segmenter, network_input
+from training.pools import ImagePool
 from training.state import StepState
 from training.step import LossTerms, train_step
 
@@ -95,16 +98,19 @@ def test_hrda_weighs_the_detail_crop(tiny_config: TrainingConfig) -> None:
     assert all(weight.grad is not None for weight in segmenter.parameters())
 
 
-class OneImage:
+class OneImage(ImagePool):
     """A pool whose image holds its own coordinates; a rare class sits in one corner."""
 
     def __len__(self) -> int:
         return 1
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def label(self, index: int) -> np.ndarray:
         rows, columns = np.indices((64, 128), dtype=np.uint8)
-        label = np.where((rows >= 48) & (columns >= 112), 7, 0).astype(np.uint8)
-        return np.stack([rows, columns, label * 10], axis=-1), label
+        return np.where((rows >= 48) & (columns >= 112), 7, 0).astype(np.uint8)
+
+    def image(self, index: int, box: Box) -> np.ndarray:
+        rows, columns = np.indices((64, 128), dtype=np.uint8)
+        return cut(np.stack([rows, columns, self.label(index) * 10], axis=-1), box)
 
 
 def test_crops_keep_image_and_label_together_and_flip_both(tiny_config: TrainingConfig) -> None:
