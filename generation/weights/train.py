@@ -23,7 +23,7 @@ from pipeline.config.machine import Machine
 from pipeline.config.weights import WeightsConfig
 from pipeline.data.datasets import Scene
 from pipeline.errors import UserError
-from pipeline.work.devices import device_of, loader_workers
+from pipeline.work.devices import device_of, loader_workers, set_up_gpu
 from pipeline.work.progress import Track, silent
 
 INDEX = "model_index.json"
@@ -114,5 +114,7 @@ def fine_tune(
 
 
 def _accelerator(config: WeightsConfig, machine: Machine) -> Callable[[], Accelerator]:
-    precision = "no" if config.precision == "fp32" else config.precision
+    half = config.precision != "fp32"
+    set_up_gpu(device_of(machine), "bf16" if half else "fp32", autotune=machine.autotune)  # crops are of one size
+    precision = config.precision if half else "no"
     return partial(Accelerator, cpu=device_of(machine).type == "cpu", mixed_precision=precision)
