@@ -63,14 +63,22 @@ def measure_painting(bench: Bench, end: float) -> Iterator[Row]:
     case = make_case(networks, label_folder(bench.work), 1, *((1, 3.0) if bench.toy else (STEPS, 7.5)))
     card = matmul_rate(bench.device) if bench.device.type == "cuda" else None
     flops, released = sample_flops(networks), np.zeros(0)
-    for name in (RELEASED, *WAYS):
-        row, images = measure_way(case, None if name == RELEASED else WAYS[name], flops, card)
-        released = images if name == RELEASED else released
+    for name, changes in {RELEASED: None, **ways(bench.device)}.items():
+        row, images = measure_way(case, changes, flops, card)
+        released = images if changes is None else released
         yield {"way": name, **row, "PSNR to released, dB": psnr(images, released)}
     if not bench.toy:
         whole = case.config.model_copy(update={"steps": WHOLE})
         row, _ = measure_way(Case(networks, whole, case.requests, case.labels), WAYS["ours, bf16"], flops, card)
         yield {"way": "ours, bf16", **row, "PSNR to released, dB": NOT_MEASURED}
+
+
+def ways(device: torch.device) -> dict[str, dict[str, Any]]:
+    """WAYS; on a CPU without the compiler, and in fp32, since few processors compute bf16."""
+    if device.type == "cuda":
+        return dict(WAYS)
+    slow = {name: changes for name, changes in WAYS.items() if not changes.get("compiled")}
+    return {name.replace("bf16", "fp32"): {**changes, "precision": "fp32"} for name, changes in slow.items()}
 
 
 def measure_way(
@@ -93,7 +101,7 @@ def measure_way(
         paint()  # warms up, and is counted
         hook.remove()
     else:
-        hook.remove()  # it would be compiled too
+        hook.remove()  # or it would be compiled too
         paint()
     before = start_of_peak(device)
     kept: list[np.ndarray] = []
