@@ -1,14 +1,16 @@
-"""What happens to a data set's label maps before the first image is painted: hashing, decoding, counting.
+"""What happens to a data set's label maps before the first image is painted: hashing, decoding, counting, planning.
 
-The old way read every label map twice, serially (class statistics, then the plan), and knew files by size and time. The
-new way reads them once to hash and once to count, in threads. `python -m benchmarks.first_image [COUNT]`.
+The old way decoded every label map twice, serially (class statistics, then the plan), and one for every planned image;
+it knew files by size and time. The new way reads headers, hashes all files, decodes each once to count it, and once
+more those that are planned on, all in threads. `python -m benchmarks.first_image [COUNT]`.
 """
 
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -16,53 +18,86 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import Row, record
+from flows.domains import Domain
+from generation.plan import plan
 from pipeline.config.data import Dataset
+from pipeline.config.experiment import load_config
 from pipeline.data.datasets import Scene, find_scenes
 from pipeline.data.fingerprints import FileDigests, labels_fingerprint
 from pipeline.data.labels import IGNORE, NUM_CLASSES, TRAIN_IDS
-from pipeline.data.statistics import count_labels
+from pipeline.data.statistics import Statistics, count_labels
+from pipeline.requests import GenerationRequest
 from pipeline.store.manifest import canonical_digest
 from pipeline.toytown import render_source
 
 GTA = Path(__file__).parents[2] / "shared" / "data" / "gta_labels"
 SIZE = (1052, 1914)
-WHOLE = 24966  # GTA5
+WHOLE, IMAGES = 24966, 7000
+"""Label maps of GTA5, and images of the gta-dginstyle preset."""
+
+
+Steps = Mapping[str, Callable[[], object]]
 
 
 def measure(count: int) -> None:
     """Times both ways on `count` label maps, checks that they count the same, and records it."""
     with tempfile.TemporaryDirectory() as folder:
         what = _write_maps(Path(folder) / "maps", count)
-        root = Path(folder) / "maps"
-        scenes = find_scenes(Dataset(name="gta", root=root, layout="globs", labels="*.png", ids="train"))
-        digests = FileDigests(Path(folder) / "store")
-        new_counts: list[np.ndarray] = []
-        steps: dict[str, Callable[[], object]] = {
-            "old: key by size and time": lambda: _old_fingerprint(scenes),
-            "old: class statistics, serial": lambda: _old_counts(scenes),
-            "old: the plan's counts, serial": lambda: _old_plan_counts(scenes),
-            "new: key by content": lambda: labels_fingerprint("gta", scenes, digests),
-            "new: key by content, once more": lambda: labels_fingerprint("gta", scenes, digests),
-            "new: class statistics and the plan's counts": lambda: new_counts.append(count_labels(scenes).shrunk),
-        }
-        for path in root.iterdir():
-            path.read_bytes()  # both ways find the files in memory
-        rows: list[Row] = []
-        results = []
-        for name, work in steps.items():
-            start, cpu = time.perf_counter(), time.process_time()
-            results.append(work())
-            rows.append(_row(name, time.perf_counter() - start, time.process_time() - cpu, count))
-        np.testing.assert_array_equal(results[1], results[2])
-        np.testing.assert_array_equal(results[1], new_counts[0])
-    both = [[sum(float(row[what]) for row in part) for what in ("s", "CPU s")] for part in (rows[:3], rows[3:6:2])]
-    (old, old_cpu), (new, new_cpu) = both
-    rows += [_row("old, all", old, old_cpu, count), _row("new, all", new, new_cpu, count)]
+        found = find_scenes(
+            Dataset(name="gta", root=Path(folder) / "maps", layout="globs", labels="*.png", ids="train")
+        )
+        scenes = [replace(scene, image=scene.label) for scene in found]  # of images only headers are read
+        for scene in scenes:
+            scene.label.read_bytes()  # both ways find the files in memory
+        counted: list[Statistics] = []
+        planned: list[GenerationRequest] = []
+        new = _timed("new", _new_steps(scenes, FileDigests(Path(folder) / "store"), counted, planned), count)
+        old_counts: list[np.ndarray] = []
+        old = _timed("old", _old_steps(scenes, planned, old_counts), count)
+        for counts in old_counts:
+            np.testing.assert_array_equal(counts, counted[0].pixels)
     title = (
-        f"Before the first image: {count} label maps of {SIZE[1]}x{SIZE[0]} px ({what}), files in memory; old / new ="
-        f" {old / new:.1f} (aim: {WHOLE:,} maps in 180 s on 2 cores); load average {os.getloadavg()[0]:.1f}"
+        f"Before the first of {len(planned)} images is painted: {count} label maps of {SIZE[1]}x{SIZE[0]} px ({what}),"
+        f" files in memory; old / new = {float(old[-1]['s']) / float(new[-1]['s']):.1f} (aim: {WHOLE:,} maps and"
+        f" {IMAGES:,} images in 180 s on 2 cores); load average {os.getloadavg()[0]:.1f}"
     )
-    record("first_image", title, rows, ("numpy", "pillow"))
+    record("first_image", title, [*old, *new], ("numpy", "pillow"))
+
+
+def _new_steps(
+    scenes: Sequence[Scene], digests: FileDigests, counted: list[Statistics], planned: list[GenerationRequest]
+) -> Steps:
+    config = load_config("gta-dginstyle").generation
+    assert config is not None
+    share = len(scenes) / WHOLE
+    fewer = config.model_copy(update={"counts": {c: round(n * share) for c, n in config.counts.items()}})
+    return {
+        "sizes by headers": lambda: Domain("gta", lambda: list(scenes), digests).sizes,
+        "key by content": lambda: labels_fingerprint("gta", scenes, digests),
+        "class statistics": lambda: counted.append(count_labels(scenes, config.label_height)),
+        "the plan": lambda: planned.extend(plan(fewer, scenes, pixels=counted[0].shrunk)),
+    }
+
+
+def _old_steps(scenes: Sequence[Scene], planned: Sequence[GenerationRequest], counted: list[np.ndarray]) -> Steps:
+    by_id = {scene.id: scene for scene in scenes}
+    return {
+        "key by size and time": lambda: _old_fingerprint(scenes),
+        "class statistics, serial": lambda: counted.append(_old_counts(scenes)),
+        "the plan's counts, serial": lambda: counted.append(_old_plan_counts(scenes)),
+        "the plan, a map per image": lambda: [_old_label(by_id[request.source]) for request in planned],
+    }
+
+
+def _timed(way: str, steps: Steps, count: int) -> list[Row]:
+    """A row for each step and one for all."""
+    rows: list[Row] = []
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    for name, work in steps.items():
+        start, cpu = time.perf_counter(), time.process_time()
+        work()
+        rows.append(_row(f"{way}: {name}", time.perf_counter() - start, time.process_time() - cpu, count))
+    return [*rows, _row(f"{way}, all", time.perf_counter() - begin, time.process_time() - begin_cpu, count)]
 
 
 def _row(name: str, seconds: float, cpu: float, count: int) -> Row:

@@ -3,18 +3,20 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from generation.crops import LabelReader, check_crops_fit, draw_crop
+from generation.crops import check_crops_fit, draw_crop, shrink
 from generation.prompts import fill_prompt, template_of
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.datasets import Scene
-from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
+from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES, load_label_map
 from pipeline.data.rare_classes import rare_class_probabilities
+from pipeline.data.resizing import cut
 from pipeline.data.statistics import count_labels
 from pipeline.errors import UserError
 from pipeline.requests import Box, GenerationRequest
@@ -72,7 +74,6 @@ def plan(
     if not names:
         raise UserError("generation.counts asks for 0 images: give at least one condition a count")
     check_crops_fit(scenes, config.size, config.label_height)
-    reader = LabelReader(scenes, config.label_height)
     if pixels is None:
         pixels = count_labels(scenes, config.label_height, progress).shrunk
     if not pixels.any():
@@ -84,18 +85,41 @@ def plan(
         eligible = pixels > 0
     probabilities = class_probabilities(config, pixels.sum(0), np.any(eligible, axis=0))
 
-    def request(condition: str, k: int) -> GenerationRequest:
+    asked: dict[int, list[_Asked]] = {}
+    for place, (condition, k) in enumerate(names):
         rng = random_generator("plan", config.seed, condition, k)
         class_id = int(rng.choice(NUM_CLASSES, p=probabilities))
-        scene = scenes[int(rng.choice(np.flatnonzero(eligible[:, class_id])))]
-        box = draw_crop(reader.read(scene.id), config.size, class_id, config.rare_class_pixels / 2, rng)
-        _, template = template_of(config, condition)
-        prompt = fill_prompt(template, reader.crop(scene.id, box), config.class_separator, condition)
-        return GenerationRequest(f"{condition}-{k:06d}", scene.id, box, class_id, condition, prompt, config.seed)
+        index = int(rng.choice(np.flatnonzero(eligible[:, class_id])))
+        asked.setdefault(index, []).append(_Asked(place, condition, k, class_id, rng))
 
-    # Each request draws from a generator of its own, so the threads' order does not matter.
-    planning = in_order(lambda name: request(*name), names, ahead=4 * CORES, threads=CORES)
-    return list(progress(planning, total=len(names), description="Planning"))
+    def of_map(index: int) -> list[tuple[int, GenerationRequest]]:
+        scene = scenes[index]
+        label = shrink(load_label_map(scene.label, scene.ids), config.label_height)
+        return [(one.place, _planned(config, one, scene.id, label)) for one in asked[index]]
+
+    # By label map, so that each is read once. Each request goes on drawing from a generator of its own, so neither that
+    # order nor the threads' matters.
+    planning = chain.from_iterable(in_order(of_map, sorted(asked), ahead=4 * CORES, threads=CORES))
+    placed = dict(progress(planning, total=len(names), description="Planning"))
+    return [placed[place] for place in range(len(names))]
+
+
+class _Asked(NamedTuple):
+    """A request whose class and label map are drawn: its place in the plan, and the generator that draws its crop."""
+
+    place: int
+    condition: str
+    k: int
+    class_id: int
+    rng: np.random.Generator
+
+
+def _planned(config: GenerationConfig, asked: _Asked, source: str, label: np.ndarray) -> GenerationRequest:
+    box = draw_crop(label, config.size, asked.class_id, config.rare_class_pixels / 2, asked.rng)
+    _, template = template_of(config, asked.condition)
+    prompt = fill_prompt(template, cut(label, box), config.class_separator, asked.condition)
+    name = f"{asked.condition}-{asked.k:06d}"
+    return GenerationRequest(name, source, box, asked.class_id, asked.condition, prompt, config.seed)
 
 
 def class_probabilities(config: GenerationConfig, pixels: np.ndarray, available: np.ndarray) -> np.ndarray:

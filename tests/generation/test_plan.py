@@ -1,6 +1,7 @@
 """Plans: deterministic, independent requests drawn by rare-class sampling."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from generation.plan import plan
 from pipeline.config.data import Dataset
 from pipeline.config.generation import GenerationConfig
 from pipeline.data.datasets import Scene, find_scenes
-from pipeline.data.labels import CLASS_NAMES
+from pipeline.data.labels import CLASS_NAMES, load_label_map
 from pipeline.data.rare_classes import rare_class_probabilities
 from pipeline.data.statistics import count_labels
 from pipeline.errors import UserError
@@ -179,3 +180,18 @@ def test_shrink_keeps_ids_and_aspect() -> None:
     small = shrink(label, 96)
     assert small.shape == (96, 175)
     assert set(np.unique(small)) <= {0, 7, 255}
+
+
+def test_a_label_map_is_read_once_for_all_its_requests(scenes: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the plan's order is that of its names."""
+    read: list[Path] = []
+
+    def reading(path: Path, ids: Mapping[int, int]) -> np.ndarray:
+        read.append(path)
+        return load_label_map(path, ids)
+
+    monkeypatch.setattr("generation.plan.load_label_map", reading)
+    requests = plan(config(), scenes)
+    by_id = {scene.id: scene.label for scene in scenes}
+    assert sorted(read) == sorted({by_id[request.source] for request in requests})
+    assert [r.id for r in requests] == [f"{c}-{k:06d}" for c in ("night", "sunny") for k in range(20)]
