@@ -32,7 +32,10 @@ def measure_weights(output: Path, bench: Bench, end: float) -> Iterator[Row]:
         ship_weights(config, folder, output / "toy-town")
     except OutOfTimeError:
         how = "to be continued"
-    for log in sorted(folder.glob("training/*/log.jsonl")):
+    logs = sorted(folder.glob("training/*/log.jsonl"))
+    if not logs:
+        yield {"network": "none yet: the town is being rendered", "ended": how}
+    for log in logs:
         last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
         yield {"network": log.parent.name, **last, "ms per step": 1000 * last["seconds"] / last["step"], "ended": how}
 

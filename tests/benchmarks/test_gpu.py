@@ -58,7 +58,6 @@ def test_every_part_at_toy_size_without_what_the_gpu_machine_lacks(tmp_path: Pat
     rows = rows_of(tmp_path, *names)
     assert [row["way"] for row in rows["painting"]] == [painting.RELEASED, *painting.ways(torch.device("cpu"))]
     assert rows["batches"][0]["PSNR to one by one, dB"] == "equal"
-    assert rows["toy weights"][0]["network"] == "vae"
 
 
 def test_a_part_that_fails_or_takes_too_long_keeps_its_rows_and_the_next_one_begins(tmp_path: Path) -> None:
