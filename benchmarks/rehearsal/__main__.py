@@ -59,7 +59,9 @@ def main() -> None:
         if code := watched([*FLEXSEG, "run", str(config)], looked):
             raise SystemExit(f"flexseg run {config} ended with exit code {code}: see above; run this again to go on")
         table += rows(preset, config, read_looks(looked))
-    record("rehearsal", "The shipped experiments at their true size, random weights, one image, few iterations", table)
+        record(
+            "rehearsal", "The shipped experiments at their true size, random weights, one image, few iterations", table
+        )
 
 
 def read_options() -> argparse.Namespace:

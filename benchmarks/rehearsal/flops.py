@@ -15,7 +15,7 @@ from generation.folders import weights_folders
 from generation.fusion import kept_cells, second_pass_windows
 from generation.plan import read_plan
 from pipeline.config.generation import GenerationConfig
-from pipeline.config.training import NetworkConfig
+from pipeline.config.training import Method, NetworkConfig, TrainingConfig
 from pipeline.data.image_files import image_size
 from pipeline.requests import GenerationRequest
 from pipeline.work.cost import Cost
@@ -31,11 +31,15 @@ def costs(run: Run) -> Iterator[tuple[str, Cost]]:
     requests = read_plan(stages.planned(run).folder)
     yield "generated images", _sum(painting(shapes, run.config.generation, reader, request) for request in requests)
     section = run.config.training
+    step, scored = cache(_step), cache(partial(scoring, run))  # most methods share them
     for seed in section.seeds:
         for name, method in section.methods.items():
             own = section.of(method)
-            yield f"segmenter {name}, seed {seed}", training_step(own, method).times(own.iterations)
-            yield f"evaluation {name}, seed {seed}", scoring(run, own.network)
+            # what else a method changes does not count
+            counts = Method(shade=method.shade, feature_distance=method.feature_distance).model_dump_json()
+            cost = step(own.model_dump_json(exclude={"gap", "has", "ube", "generated_limit"}), counts)
+            yield f"segmenter {name}, seed {seed}", cost.times(own.iterations)
+            yield f"evaluation {name}, seed {seed}", scored(own.network)
 
 
 def scoring(run: Run, network: NetworkConfig) -> Cost:
@@ -46,6 +50,11 @@ def scoring(run: Run, network: NetworkConfig) -> Cost:
         for domain in run.targets
         for scene in domain.scenes
     )
+
+
+def _step(config: str, method: str) -> Cost:
+    """One iteration; sections as JSON, which can be told apart by a cache."""
+    return training_step(TrainingConfig.model_validate_json(config), Method.model_validate_json(method))
 
 
 def painting(
