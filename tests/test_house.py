@@ -160,10 +160,12 @@ def test_every_test_can_fail() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
+    @cache
     def called(function: ast.AST) -> set[str]:
         calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
         return {call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls}
 
+    @cache
     def checks(function: ast.AST) -> bool:
         asserts = any(isinstance(node, ast.Assert) for node in ast.walk(function))
         return asserts or any(name in checking or "assert" in name for name in called(function))

@@ -68,7 +68,7 @@ def test_predictions_are_checked() -> None:
             confusion_matrix(torch.full((4, 4), wrong, dtype=torch.uint8), label)
 
 
-@settings(deadline=None, max_examples=50)  # time says more about the machine than about the code
+@settings(deadline=None, max_examples=20)  # time says more about the machine than about the code
 @given(label_maps, st.integers(1, 4))
 def test_boundary_pixels_are_dilation_minus_erosion_of_every_class(label: np.ndarray, radius: int) -> None:
     square = np.ones((2 * radius + 1, 2 * radius + 1), bool)
@@ -83,7 +83,7 @@ def test_boundary_pixels_are_dilation_minus_erosion_of_every_class(label: np.nda
     assert scores.boundary_pixels == scores.boundary_wrong == expected.sum()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_counts_add_up_whatever_the_maps(data: st.DataObject) -> None:
     label = data.draw(label_maps)
@@ -111,7 +111,7 @@ def evaluate_style_mean_iou(prediction: np.ndarray, label: np.ndarray) -> tuple[
     return iou, float(np.nanmean(iou)) if kept.any() else float("nan")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_mean_iou_agrees_with_histograms_and_torchmetrics_whatever_the_maps(data: st.DataObject) -> None:
     label = data.draw(label_maps)
@@ -125,7 +125,7 @@ def test_mean_iou_agrees_with_histograms_and_torchmetrics_whatever_the_maps(data
     np.testing.assert_allclose(iou[~np.isnan(iou)], theirs[~np.isnan(iou)], rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(label_maps, st.lists(st.integers(1, 6), min_size=1, max_size=4, unique=True), st.integers(0, 9))
 def test_the_curve_is_every_band_counted_alone(label: np.ndarray, widths: list[int], seed: int) -> None:
     prediction = np.random.default_rng(seed).choice(np.array([0, 1, 2], np.uint8), label.shape)

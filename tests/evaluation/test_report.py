@@ -17,7 +17,8 @@ from evaluation.counts import read_image_counts
 from evaluation.findings import findings, headline
 from evaluation.method_rows import SCORES
 from evaluation.report import build_report
-from evaluation.report_schema import Gain, ScoreStat
+from evaluation.report_schema import Gain, ScoreStat, read_report
+from evaluation.schema import read_evaluation
 from evaluation.summary import ReportContent, summarize
 from pipeline.config.data import DataConfig, Dataset
 from pipeline.data.labels import CLASS_NAMES
@@ -41,6 +42,15 @@ def miou(content: ReportContent, method: str) -> np.ndarray:
     folders = [model.evaluation for model in content.models if model.method == method]
     results = [json.loads((folder / "evaluation.json").read_text())["domains"] for folder in folders]
     return np.array([[domains[name]["miou"] for name in content.domains] for domains in results])
+
+
+def test_reports_and_evaluations_come_back_as_they_were_written(content: ReportContent, report: Path) -> None:
+    assert read_report(report) == summarize(content)
+    assert json.loads((report / "report.json").read_text())["schema_version"] == 1
+    evaluation = read_evaluation(content.models[0].evaluation)
+    assert list(evaluation.domains) == list(content.domains)
+    counts = read_image_counts(content.models[0].evaluation, "fog").confusion.sum(axis=0)
+    assert [list(row) for row in evaluation.domains["fog"].confusion] == counts.tolist()
 
 
 def test_report_json_holds_mean_spread_and_gain(content: ReportContent, report: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_huge_map_takes_little_memory(tmp_path: Path) -> None:
 IDS = st.sampled_from([*range(NUM_CLASSES), IGNORE])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(32, 90), st.integers(64, 150)),
     ids=st.lists(IDS, min_size=1, max_size=6),
@@ -243,7 +243,7 @@ def test_a_saved_label_is_the_crop_of_its_map(
         np.testing.assert_array_equal(saved, shrunk[box.top : box.top + 32, box.left : box.left + 64])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_one_line_or_the_same_label(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(encoded(many_ids()))

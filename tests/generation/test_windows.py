@@ -22,7 +22,7 @@ def covered(windows: list[Window], canvas: tuple[int, int]) -> np.ndarray:
     return count
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(SIDES, SIDES, SIDES, SIDES, st.data())
 def test_windows_cover_every_cell_and_sparse_ones_every_free_cell(
     height: int, width: int, tall: int, wide: int, data: st.DataObject

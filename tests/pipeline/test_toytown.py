@@ -99,7 +99,7 @@ def test_the_prior_keeps_a_scene_whatever_the_weather() -> None:
     labels = {weather: [r.label.tobytes() for r in in_weather(weather)] for weather in WEATHERS}
     assert all(labels[weather] == labels["sunny"] for weather in WEATHERS)
     assert {r.weather for r in in_weather("night")} == {"night"}
-    assert {render_prior(3, index, SIZE).weather for index in range(40)} == set(WEATHERS)
+    assert {render_prior(3, index, (50, 71)).weather for index in range(40)} == set(WEATHERS)
 
 
 def test_restyling_keeps_the_label_and_changes_the_picture() -> None:

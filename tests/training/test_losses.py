@@ -70,7 +70,7 @@ def test_uncertainty_weights_carry_no_gradient_and_keep_empty_bands_at_one() -> 
     assert torch.equal(weights, torch.ones(1, 6, 6))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31), ignored=st.floats(0, 1), banded=st.floats(0, 1))
 def test_uncertainty_weights_lie_in_their_bounds_and_follow_the_entropy(
     seed: int, ignored: float, banded: float

@@ -115,7 +115,7 @@ def move_behind_links(root: Path, elsewhere: Path) -> None:
             (root / top / ".hidden.png").write_bytes(b"no picture")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pairs=PAIRS, name=NAMES, label_end=st.sampled_from(["", "_mask", " (gt)"]), in_pattern=st.booleans())
 def test_random_trees(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[Pair], name: str, label_end: str, *, in_pattern: bool

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.toytown import ToyTown
@@ -73,6 +73,7 @@ def test_key_depends_on_each_part_and_on_nothing_else(tmp_path: Path) -> None:
     assert store.key(STAGE, {"a": 1}, {}) == expected
 
 
+@settings(max_examples=30, deadline=None)
 @given(JSON_CONFIG)
 def test_key_ignores_the_order_of_keys(config: dict[str, object]) -> None:
     store = ArtifactStore(Path("unused"))
