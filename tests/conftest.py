@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def golden() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets TCP connections reach this machine only."""
+@pytest.fixture(scope="module", autouse=True)
+def no_network() -> Iterator[None]:
+    """Lets TCP connections reach this machine only, also in fixtures that a module's tests share."""
     connect = socket.socket.connect
 
     def connect_here(self: socket.socket, address: Any) -> None:
@@ -42,4 +43,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             assert address[0] in {"127.0.0.1", "::1", "localhost"}, f"a test reached for the network: {address}"
         connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        yield

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from flows.cli import app
 from flows.side_by_side import Slot
 from pipeline.files import file_sha256
 from pipeline.store.artifacts import ArtifactStore
+from tests.mini import write_mini
 
 STAGES = dict.fromkeys(("world", "labels", "plan", "generated", "alignment", "report"), 1) | {
     "segmenter": 3,
@@ -42,17 +44,37 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _small_pictures() -> Iterator[None]:
     """Reports with fewer pixels: encoding those of a page takes longer than all that is tested about them."""
-    monkeypatch.setattr("evaluation.figures.PNG_DPI", 60)
-    monkeypatch.setattr("evaluation.gallery.PICTURE_PX", 256)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluation.figures.PNG_DPI", 60)
+        patch.setattr("evaluation.gallery.PICTURE_PX", 256)
+        yield
 
 
 @pytest.fixture
 def config(write_config: Callable[..., Path], tiny_weights: Path) -> Path:
     """The miniature with a generator that really generates."""
     return write_config(tiny_weights)
+
+
+class Ran(NamedTuple):
+    """The miniature after its first run, from which other commands go on in the same store."""
+
+    config: Path
+    store: Path
+    made: dict[Path, str]
+    result: Result
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, prefect_home: None) -> Ran:
+    """`flexseg run` of the miniature: a generator of random weights, three methods, five targets."""
+    folder = tmp_path_factory.mktemp("ran")
+    config = write_mini(folder, tiny_weights)
+    result = flexseg("run", str(config))
+    return Ran(config, folder / "store", manifests(folder / "store"), result)
 
 
 def flexseg(*arguments: str) -> Result:
@@ -66,34 +88,30 @@ def manifests(store: Path) -> dict[Path, str]:
 
 
 @pytest.mark.timeout(900)  # busy machines take minutes to import torch, diffusers and prefect
-@pytest.mark.usefixtures("prefect_home")
-def test_masks_to_report_and_again_from_the_cache(tmp_path: Path, config: Path) -> None:
-    first = flexseg("run", str(config))
-    assert first.exit_code == 0, first.output
-    made = manifests(tmp_path / "store")
-    counts = {stage: sum(path.parts[-3] == stage for path in made) for stage in STAGES}
-    assert counts == STAGES
-    report = tmp_path / "runs" / "mini"
-    assert f"Report: {report / 'index.html'}" in first.stdout
+def test_masks_to_report(ran: Ran) -> None:
+    assert ran.result.exit_code == 0, ran.result.output
+    assert {stage: sum(path.parts[-3] == stage for path in ran.made) for stage in STAGES} == STAGES
+    report = ran.config.parent / "runs" / "mini"
+    assert f"Report: {report / 'index.html'}" in ran.result.stdout
     numbers = json.loads((report / "report.json").read_text())
     assert [method["name"] for method in numbers["methods"]] == ["source-only", "cross-entropy", "flex-seg"]
     assert [domain["name"] for domain in numbers["domains"]] == ["clear", "fog", "rain", "snow", "night"]
     assert set(numbers["seconds"]) == set(STAGES) - {"report", "labels", "plan"}
     assert "<html" in (report / "index.html").read_text()
 
+
+@pytest.mark.timeout(900)
+def test_again_from_the_cache(ran: Ran) -> None:
+    """What another option makes anew is told by keys, which `test_stages` looks at."""
+    before = manifests(ran.store)
     environment = {**os.environ, "COLUMNS": "200"}
-    command = [sys.executable, "-c", CACHED, str(config)]
+    command = [sys.executable, "-c", CACHED, str(ran.config)]
     again = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == "[]", "prefect and torch take most of the time of such a run"
-    assert "Every stage was in the cache" in again.stdout and manifests(tmp_path / "store") == made
-    tables = [output[output.index("mIoU") : output.index("Report:")] for output in (first.stdout, again.stdout)]
+    assert "Every stage was in the cache" in again.stdout and manifests(ran.store) == before
+    tables = [output[output.index("mIoU") : output.index("Report:")] for output in (ran.result.stdout, again.stdout)]
     assert tables[0] == tables[1].replace("Every stage was in the cache, nothing was built.\n", "")
-
-    other_evaluation = flexseg("run", str(config), "--set", "evaluation.band=3")
-    assert other_evaluation.exit_code == 0, other_evaluation.output
-    new = set(manifests(tmp_path / "store")) - set(made)
-    assert sorted(path.parts[-3] for path in new) == ["evaluation"] * 3 + ["report"]
 
 
 @pytest.mark.usefixtures("prefect_home")
@@ -115,18 +133,18 @@ def test_bad_label_in_the_flow_is_one_line(
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("prefect_home")
-def test_regeneration_adds_images(tmp_path: Path, config: Path) -> None:
-    first = flexseg("regenerate", str(config), "--count", "night=2", "--class", "road=1.0")
+def test_regeneration_adds_images(ran: Ran) -> None:
+    config = str(ran.config)
+    first = flexseg("regenerate", config, "--count", "night=2", "--class", "road=1.0")
     assert first.exit_code == 0, first.output
-    second = flexseg("regenerate", str(config), "--count", "night=1")
+    second = flexseg("regenerate", config, "--count", "night=1")
     assert second.exit_code == 0, second.output
     folders = [Path(result.stdout.splitlines()[-1]) for result in (first, second)]
     assert [len(list((folder / "data").glob("*.parquet"))) for folder in folders] == [1, 1]
     plans = [[json.loads(line)["id"] for line in (folder / "plan.jsonl").open()] for folder in folders]
     assert plans == [["night-000000", "night-000001"], ["night-000002"]]
     assert f"--set 'data.generated=[{folders[0]}, {folders[1]}]'" in second.stdout
-    wrong = flexseg("regenerate", str(config), "--count", "night")
+    wrong = flexseg("regenerate", config, "--count", "night")
     assert (wrong.exit_code, wrong.stderr.splitlines()[-1][:33]) == (2, "flexseg: --count night: wanted a ")
 
 
@@ -158,27 +176,29 @@ def test_a_worse_model_fails_its_reevaluation(
     assert "mIoU fell by" in worse.stdout and "Traceback" not in worse.output
 
 
-def test_single_commands_share_the_store_with_the_flow(tmp_path: Path, config: Path) -> None:
-    plan = flexseg("plan", str(config))
+def test_single_commands_share_the_store_with_the_flow(tmp_path: Path, ran: Ran) -> None:
+    config = str(ran.config)
+    plan = flexseg("plan", config, "--set", f"machine.store={tmp_path / 'empty'}")
     assert plan.exit_code == 0 and "4 images of 64x32 px" in plan.stdout and "to be made" in plan.stdout
+    assert "made, took" in flexseg("plan", config).stdout
+    images = set(ran.store.glob("generated/*/manifest.json"))
 
-    generated = flexseg("generate", str(config), "--output", str(tmp_path / "dataset"))
+    generated = flexseg("generate", config, "--output", str(tmp_path / "dataset"))
     assert generated.exit_code == 0, generated.output
     assert generated.stdout.splitlines()[-1] == str(tmp_path / "dataset")
     assert len(list((tmp_path / "dataset" / "data").glob("*.parquet"))) == 2
 
-    trained = flexseg("train", str(config), "--method", "cross-entropy", "--seed", "3")
+    trained = flexseg("train", config, "--method", "cross-entropy", "--seed", "3")
     assert trained.exit_code == 0, trained.output
     model = Path(trained.stdout.splitlines()[-1])
-    key = ArtifactStore(tmp_path / "store").open(model.parent.name).key
+    key = ArtifactStore(ran.store).open(model.parent.name).key
     assert (model / "config.json").is_file()
-    assert len(list((tmp_path / "store" / "generated").glob("*/manifest.json"))) == 1, "generate's images are used"
+    assert set(ran.store.glob("generated/*/manifest.json")) == images, "the flow's images are used"
 
-    by_key, by_folder = (flexseg("evaluate", str(config), "--model", name) for name in (key, str(model)))
+    by_key, by_folder = (flexseg("evaluate", config, "--model", name) for name in (key, str(model)))
     for result in (by_key, by_folder):
         assert result.exit_code == 0, result.output
         assert "128\u00d764 px" in result.stdout and "night" in result.stdout
-    assert "made, took" in flexseg("plan", str(config)).stdout
 
 
 def start(config: Path) -> subprocess.Popen[bytes]:
