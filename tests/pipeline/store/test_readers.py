@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flows.registered_models import Model, records, save
 from pipeline.data.fingerprints import FileDigests
 from pipeline.files import file_sha256
-from pipeline.store.artifacts import ArtifactStore, Stage
+from pipeline.store.artifacts import Artifact, ArtifactStore, Stage
 from pipeline.store.building import ATTEMPTS
 from pipeline.store.inventory import local_entries, remote_entries
 from pipeline.store.locks import newest
@@ -31,6 +31,18 @@ LOCK: dict[str, Any] = {
 
 def write(folder: Path) -> None:
     (folder / "a.txt").write_text("a")
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Artifact:
+    """A finished artifact, whose manifest the inputs of a test are written over one after the other."""
+    return ArtifactStore(tmp_path).get_or_build(STAGE, {"n": 1}, {}, write)
+
+
+@pytest.fixture
+def whole(built: Artifact) -> bytes:
+    """Its manifest as it was written."""
+    return (built.folder / MANIFEST).read_bytes()
 
 
 def record(tree: Any) -> st.SearchStrategy[bytes]:
@@ -82,11 +94,8 @@ def test_attempts(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> N
 
 @tried(40)
 @given(data=st.data(), resealed=st.booleans())
-def test_manifests(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, *, resealed: bool) -> None:
-    store = ArtifactStore(tmp_path_factory.mktemp("store"))
-    built = store.get_or_build(STAGE, {"n": 1}, {}, write)
-    path = built.folder / MANIFEST
-    content = json.loads(path.read_text())
+def test_manifests(built: Artifact, whole: bytes, data: st.DataObject, *, resealed: bool) -> None:
+    path, content = built.folder / MANIFEST, json.loads(whole)
     new = data.draw(record(content))
     if resealed:
         tree = data.draw(changed(content))
@@ -95,7 +104,7 @@ def test_manifests(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
         except (ValueError, AttributeError, RecursionError):  # NaN, a surrogate, no object
             new = b"{}"
     path.write_bytes(new)
-    (entry,) = local_entries(store.root)
+    (entry,) = local_entries(built.folder.parents[1])
     line = refusal(lambda: read_manifest(built.folder), path)
     assert bool(entry.damage) == bool(line) or "belongs to another key" in entry.damage
     if line is None:
