@@ -14,6 +14,7 @@ from generation.schedulers import Kept, draw, generators, starting_noise
 from generation.windows import Window, grid, needed, sparse_cover
 from pipeline.config.generation import FusionConfig, GenerationConfig
 from pipeline.seeding import derive_seed
+from pipeline.work.in_flight import InFlight
 
 
 def fuse(
@@ -24,7 +25,7 @@ def fuse(
     seeds: Sequence[int],
     config: GenerationConfig,
     *,
-    window_batch: int = 16,
+    window_batch: InFlight | int = 16,
 ) -> np.ndarray:
     """Images (B, H, W, 3) uint8 of a first pass, painted again at a higher resolution and shrunk back to (H, W).
 

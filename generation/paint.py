@@ -1,5 +1,6 @@
 """From requests to images, batch by batch."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,16 +18,25 @@ from pipeline.errors import UserError
 from pipeline.requests import GenerationRequest
 from pipeline.seeding import derive_seed
 from pipeline.work.devices import set_up_gpu
+from pipeline.work.in_flight import InFlight
 
 MACHINE = Machine()
 """The usual portions of work."""
 
 
+KEPT_TEXTS = 2**28
+"""Bytes of text embeddings that are kept (ours): a thousand of CLIP's, where 10,000 images may have as many prompts."""
+DECODED_PX = 2**20
+"""Px that the VAE decodes at once (ours): one image of 1024x1024 px, for which Stable Diffusion's takes 2.5 GB."""
+
+
 class Painter:
-    """Turns requests into images with one generator; text embeddings are computed once per prompt.
+    """Turns requests into images with one generator; the latest text embeddings are kept, up to `KEPT_TEXTS`.
 
     The generator's networks are prepared in place, as the config has it: it is the painter's from then on. `machine`
-    says in what portions it works.
+    says in what portions it works. Where a GPU's memory is full, what is in flight is halved from then on: images in
+    all, windows in a call of the networks, images in a call of the VAE. No image changes but for the last bits of sums,
+    as with other portions.
     """
 
     def __init__(self, config: GenerationConfig, networks: GeneratorNetworks, machine: Machine = MACHINE) -> None:
@@ -36,7 +46,12 @@ class Painter:
         self._config = config
         self._machine = machine
         self._networks = networks
-        self._texts: dict[str, torch.Tensor] = {}
+        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        less = "lower generation.size or take generation.precision bf16"
+        self._images = InFlight("image", machine.generation_batch, "machine.generation_batch", less)
+        self._windows = InFlight("window", machine.window_batch, "machine.window_batch", less)
+        decoded = max(1, DECODED_PX // (config.size[0] * config.size[1]))
+        self._decoded = InFlight("image", decoded, "in the VAE's decoder", less)
 
     def paint(
         self, requests: Sequence[GenerationRequest], reader: LabelReader
@@ -49,14 +64,23 @@ class Painter:
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
             labels = np.stack([reader.crop(request.source, request.box) for request in batch])
-            try:
-                images = self.images(labels, [r.prompt for r in batch], [r.seed for r in batch])
-            except NotFiniteError as error:
-                raise self._unusable(batch[error.row], "is not finite") from error
+            images = self._batch(batch, labels)
             for request, image in zip(batch, images, strict=True):
                 if (image == image[0, 0]).all():
                     raise self._unusable(request, "is of one colour")
             yield from zip(batch, images, labels, strict=True)
+
+    def _batch(self, batch: Sequence[GenerationRequest], labels: np.ndarray) -> np.ndarray:
+        """Images (B, H, W, 3) uint8, painted together as far as the memory allows."""
+
+        def paint(part: slice) -> np.ndarray:
+            requests = batch[part]
+            try:
+                return self.images(labels[part], [r.prompt for r in requests], [r.seed for r in requests])
+            except NotFiniteError as error:
+                raise self._unusable(requests[error.row], "is not finite") from error
+
+        return np.concatenate(list(self._images.parts(paint, len(batch))))
 
     def images(self, labels: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """Images (B, H, W, 3) uint8 painted onto label maps (B, H, W)."""
@@ -65,11 +89,13 @@ class Painter:
         noise = starting_noise(seeds, (networks.unet.config.in_channels, *cells)).to(networks.device)
         text = torch.stack([self._text([""] * len(prompts)), self._text(prompts)])
         random = generators([derive_seed(seed, "steps") for seed in seeds])
-        latents = denoise(networks, noise, networks.condition(labels), text, self._config, random=random)
-        images = networks.decode(latents).numpy()
+        condition = networks.condition(labels)
+        latents = denoise(networks, noise, condition, text, self._config, random=random, window_batch=self._images)
+        decode = self._decoded.parts(lambda part: networks.decode(latents[part], part.start).numpy(), len(latents))
+        images = np.concatenate(list(decode))
         if self._config.fusion is None:
             return images
-        return fuse(networks, images, labels, text, seeds, self._config, window_batch=self._machine.window_batch)
+        return fuse(networks, images, labels, text, seeds, self._config, window_batch=self._windows)
 
     def _unusable(self, request: GenerationRequest, what: str) -> UserError:
         config = self._config
@@ -80,10 +106,16 @@ class Painter:
         )
 
     def _text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (B, tokens, D) of the prompts, each embedded alone."""
+        embedded = []
         for prompt in prompts:
             if prompt not in self._texts:
                 self._texts[prompt] = self._networks.embed([prompt])[0]
-        return torch.stack([self._texts[prompt] for prompt in prompts])
+            self._texts.move_to_end(prompt)
+            embedded.append(self._texts[prompt])
+            if len(self._texts) * embedded[-1].nbytes > KEPT_TEXTS:
+                self._texts.popitem(last=False)
+        return torch.stack(embedded)
 
 
 def check_grid(config: GenerationConfig, networks: GeneratorNetworks) -> None:

@@ -48,13 +48,28 @@ def set_up_gpu(device: "torch.device", precision: Precision, *, autotune: bool) 
     torch.backends.cudnn.benchmark = autotune
 
 
-def out_of_memory(error: BaseException) -> TryAgainError | None:
+class MemoryFullError(TryAgainError):
+    """The GPU's memory is full. `said`: torch's words on how much was asked for and how much there is."""
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said or message
+
+    def __reduce__(self) -> "tuple[type[MemoryFullError], tuple[str, str]]":
+        return type(self), (str(self), self.said)  # it comes from worker processes
+
+
+def out_of_memory(error: BaseException) -> MemoryFullError | None:
     """What a full GPU means to the user; None if `error` is another one. It may go well later: whatever else uses the
     GPU may have ended by then. Where fewer images at once help, who works on them has tried that before."""
+    if isinstance(error, MemoryFullError):
+        return error
     names = {(base.__module__.partition(".")[0], base.__name__) for base in type(error).__mro__}
     if ("torch", "OutOfMemoryError") not in names:
         return None
-    return TryAgainError(
-        f"the GPU's memory is full ({one_line(error, 160)}): end what else uses it, or lower the batch sizes; what was"
-        " finished is kept"
+    said = one_line(error, 160)
+    return MemoryFullError(
+        f"the GPU's memory is full ({said}): end what else uses it, or lower the batch sizes; what was"
+        " finished is kept",
+        said,
     )
