@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.precision import Precision
 from pipeline.data.windows import window_starts
+from pipeline.work.in_flight import InFlight
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 """(B,3,H,W) float RGB in 0..255 -> logits (B,19,h,w), any h and w."""
@@ -58,22 +59,34 @@ def input_text(config: EvaluationConfig, domain: str, images: set[Size]) -> str:
 
 
 def make_predict(network: Network, config: EvaluationConfig, device: torch.device, batch_size: int = 1) -> Predict:
-    """`predict` by a network on `device`, which sees at most `batch_size` images or windows at a time."""
+    """`predict` by a network on `device`, which sees at most `batch_size` images or windows at a time, and half as many
+    from then on where the GPU's memory is full."""
     network = in_precision(network, config.precision, device)
     stride = config.window and (config.stride or two_thirds(config.window))
+    seen, whole = (
+        InFlight(what, batch_size, "machine.evaluation_batch", "set evaluation.window, or smaller ones")
+        for what in ("window" if config.window else "image", "image")
+    )
 
     def logits(images: torch.Tensor) -> torch.Tensor:
         if config.window is None or stride is None:
-            return torch.cat([network(part) for part in images.split(batch_size)])
-        return sliding_logits(network, images, config.window, stride, batch_size)
+            return torch.cat(list(seen.parts(lambda part: network(images[part]), len(images))))
+        return sliding_logits(network, images, config.window, stride, seen)
 
-    @torch.inference_mode()
-    def predict(images: NDArray[np.uint8], size: Size) -> PredictedLabels:
+    def together(images: NDArray[np.uint8], size: Size) -> PredictedLabels:
         pixels = torch.tensor(images, device=device).movedim(3, 1).float()
         passes = (
             logits(image).flip(3) if mirrored else logits(image) for image, mirrored in _inputs(pixels, size, config)
         )
         return read(passes, pixels.shape[2:], single=not config.flip and len(config.scales) == 1)
+
+    @torch.inference_mode()
+    def predict(images: NDArray[np.uint8], size: Size) -> PredictedLabels:
+        predictions = list(whole.parts(lambda part: together(images[part], size), len(images)))
+        labels, confidences = (
+            [torch.as_tensor(values) for values in column] for column in zip(*predictions, strict=True)
+        )
+        return PredictedLabels(torch.cat(labels), torch.cat(confidences))
 
     return predict
 
@@ -99,7 +112,9 @@ def _inputs(pixels: torch.Tensor, size: Size, config: EvaluationConfig) -> Itera
             yield image.flip(3), True
 
 
-def sliding_logits(network: Network, images: torch.Tensor, window: Size, stride: Size, batch_size: int) -> torch.Tensor:
+def sliding_logits(
+    network: Network, images: torch.Tensor, window: Size, stride: Size, batch_size: InFlight | int
+) -> torch.Tensor:
     """Mean over overlapping windows of their logits, each enlarged to its window (mmsegmentation's slide inference).
 
     images: (B,3,H,W); the last window of a row or column is moved inwards so that it ends at the border.
@@ -112,10 +127,15 @@ def sliding_logits(network: Network, images: torch.Tensor, window: Size, stride:
     # Windows of all images go through the network together; where they overlap, their logits are summed here and
     # divided below by how many there were.
     total: torch.Tensor | None = None
-    for first in range(0, len(places), batch_size):
-        group = places[first : first + batch_size]
+    if isinstance(batch_size, int):
+        batch_size = InFlight("window", batch_size, "machine.evaluation_batch", "take smaller windows")
+
+    def seen(part: slice) -> tuple[list[tuple[int, int, int]], torch.Tensor]:
+        group = places[part]
         windows = torch.stack([images[i, :, top : top + height, left : left + width] for i, top, left in group])
-        logits = _resized(network(windows), (height, width))
+        return group, _resized(network(windows), (height, width))
+
+    for group, logits in batch_size.parts(seen, len(places)):
         if total is None:
             total = logits.new_zeros(len(images), logits.shape[1], *images.shape[2:])
         for (i, top, left), part in zip(group, logits, strict=True):

@@ -24,6 +24,7 @@ from training.draws import Drawer, DrawnBlocks
 from training.interrupts import Interrupts
 from training.launch import Stop
 from training.networks import Segmenter
+from training.parts import images_at_once, in_parts
 from training.pools import ImagePool
 from training.ranks import gathered, rank, summed, world_size
 from training.state import StepState
@@ -60,6 +61,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.draws = DrawnBlocks(self.drawer)
+        self.at_once = images_at_once(self.config)
 
     @property
     def segmenter(self) -> Segmenter:
@@ -100,11 +102,24 @@ class Loop:
 
     def step(self, batch: Batch) -> None:
         """One iteration: forward, backward, update. Its randomness follows from seed, iteration and rank alone."""
+        batch = Batch(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch))
+        written = (*self.segmenter.buffers(), *self.state.buffers())
+        losses = in_parts(lambda size: self._gradients(batch, size), self.at_once, written)
+        if self.config.optimizer.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        row = gathered(losses[None])
+        self.rows.append(torch.cat([row[:, : len(TERMS)].mean(dim=0), row[:, len(TERMS) :].flatten()]))
+        self.iteration += 1
+
+    def _gradients(self, batch: Batch, size: int) -> torch.Tensor:
+        """Sets the gradients of the batch, from parts of `size` images. Gives (T + B,): its loss terms and the loss of
+        each image."""
         torch.manual_seed(derive_seed(self.seed, "dropout", self.iteration, rank()))
         # What the step draws itself must be the same on every rank.
         torch_rng = torch.Generator().manual_seed(derive_seed(self.seed, "step", self.iteration))
-        batch = Batch(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch))
-        parts = [Batch(*tensors) for tensors in zip(*(t.chunk(self.config.accumulation) for t in batch), strict=True)]
+        parts = [Batch(*tensors) for tensors in zip(*(tensor.split(size) for tensor in batch), strict=True)]
         terms = torch.zeros(len(TERMS), device=self.accelerator.device)
         per_image = []
         self.optimizer.zero_grad(set_to_none=True)
@@ -114,13 +129,7 @@ class Loop:
                 self.accelerator.backward(losses.total * share)
             terms += torch.stack(losses[:-1]).detach() * share
             per_image.append(losses.per_image)
-        if self.config.optimizer.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        row = gathered(torch.cat([terms, *per_image])[None])
-        self.rows.append(torch.cat([row[:, : len(TERMS)].mean(dim=0), row[:, len(TERMS) :].flatten()]))
-        self.iteration += 1
+        return torch.cat([terms, *per_image])
 
     @property
     def at_block_end(self) -> bool:
@@ -135,7 +144,10 @@ class Loop:
         self.rows = []
         means = dict(zip(TERMS, rows[:, : len(TERMS)].mean(dim=0).tolist(), strict=True))
         self.note = f"loss {means['total']:.3f}"
-        return {"loss": means.pop("total"), **means, "learning_rate": self.schedule.get_last_lr()[0]}
+        record = {"loss": means.pop("total"), **means, "learning_rate": self.schedule.get_last_lr()[0]}
+        if self.at_once.most < images_at_once(self.config).most:  # other weights than the config alone gives
+            record["images_at_once"] = self.at_once.most
+        return record
 
     def stops(self, interrupted: bool) -> bool:
         """Whether to stop here because a rank was interrupted. Several ranks agree on it when a block ends."""
@@ -160,6 +172,7 @@ class Loop:
             "hardness": [_tensors(sampler.state()) for sampler in self.drawer.hardness],
             "draws": self.draws.state(),
             "rows": rows,
+            "images_at_once": self.at_once.most,
             "log": self.log.read_text() if self.log.is_file() else "",
         }
         save_checkpoint(self.checkpoint, state)
@@ -169,6 +182,7 @@ class Loop:
         state = load_checkpoint(self.checkpoint, self.identity, quiet=not self.accelerator.is_main_process)
         if state is not None:
             self.iteration = state["iteration"]
+            self.at_once.most = min(self.at_once.most, state.get("images_at_once", self.at_once.most))
             self.segmenter.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])

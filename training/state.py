@@ -46,6 +46,10 @@ class StepState:
             module.to(device)
         return self
 
+    def buffers(self) -> list[torch.Tensor]:
+        """What steps write to."""
+        return [buffer for module in self._modules() for buffer in module.buffers()]
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {type(module).__name__: module.state_dict() for module in self._modules()}
