@@ -10,7 +10,6 @@ from PIL import Image
 from pipeline.data.datasets import Scene
 from pipeline.data.image_files import image_size
 from pipeline.data.labels import IGNORE, NUM_CLASSES, load_label_map
-from pipeline.data.pictures import colorize
 from pipeline.data.rare_classes import first_good
 from pipeline.errors import UserError
 from pipeline.requests import Box
@@ -98,12 +97,14 @@ def draw_crop(label: np.ndarray, size: tuple[int, int], class_id: int, wanted: f
     return first_good(draw, shows)
 
 
-def condition(labels: np.ndarray, channels: int) -> np.ndarray:
+def condition(labels: np.ndarray, channels: int, colors: np.ndarray | None = None) -> np.ndarray:
     """ControlNet condition (B, channels, H, W) float32 of label maps (B, H, W), for a network that takes `channels`:
-    20 = one-hot, 3 = the classes' Cityscapes colors in [0, 1] with ignored px black."""
-    if channels == 3:
-        return (colorize(labels).transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
-    return one_hot(labels)
+    20 = one-hot, 3 = the `colors` (256, 3) uint8 of the train ids, in [0, 1]."""
+    if channels != 3:
+        return one_hot(labels)
+    if colors is None:
+        raise ValueError("a condition of 3 channels needs the colors of the classes")
+    return (colors[labels].transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:

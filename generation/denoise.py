@@ -155,7 +155,9 @@ def predict(
     return total / views.coverage
 
 
-def predict_part(networks: GeneratorNetworks, views: Views, part: slice, inputs: Tensor, t: Tensor, scale: float) -> Tensor:
+def predict_part(
+    networks: GeneratorNetworks, views: Views, part: slice, inputs: Tensor, t: Tensor, scale: float
+) -> Tensor:
     """Predictions (halves, n, L, h, w) of the U-Net for some of the windows of `inputs`, in one call."""
     halves, windows, dtype = len(views.text), views.windows[part], networks.unet.dtype
     cuts = torch.stack([window.cut(inputs) for window in windows]).to(dtype).repeat(halves, 1, 1, 1)

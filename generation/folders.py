@@ -3,23 +3,17 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from generation.fit import check_fit, read_json
 from pipeline import hub
 from pipeline.config.weights import GeneratorParts
-from pipeline.data.labels import NUM_CLASSES
-from pipeline.errors import UserError, one_line
+from pipeline.errors import UserError
 from pipeline.files import file_sha256, write_json
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 PRIOR = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 COMPONENTS = (*PRIOR, "controlnet")
-LARGEST = 1e30
-"""A factor of a VAE lies below it (ours), so that float32 holds it."""
-MOST_STEPS = 100_000
-"""Longest noise schedule (ours): published ones have 1,000. A number without bound would fill the memory."""
 LAYOUT, LAYOUT_VERSION = "flexseg.json", 1
 """A file beside each network that flexseg trains, and the version in it. Raise it when the channels of a condition, or
 how the networks work together, change so that older ones would paint wrongly. Published networks have no such file."""
@@ -47,7 +41,8 @@ def weights_folders(weights: GeneratorParts | str) -> Folders:
     """The folders of the generator that `generation.weights` names: a set that ships with flexseg, a folder on disk,
     or published parts, which are downloaded unless they are there.
 
-    UserError where one is missing, or where ControlNet and U-Net do not fit together.
+    UserError where one is missing or incomplete, is of a kind that is not painted with, or where they do not fit
+    together.
     """
     if isinstance(weights, str):
         folders = _whole(weights)
@@ -57,9 +52,10 @@ def weights_folders(weights: GeneratorParts | str) -> Folders:
         folders["controlnet"] = network_folder(weights.controlnet, "controlnet", f"{key}.controlnet")
         if weights.unet is not None:
             folders["unet"] = network_folder(weights.unet, "unet", f"{key}.unet")
-    for folder in folders.values():
+    for component, folder in folders.items():
+        _check_complete(component, folder)
         _check_layout(folder)
-    _check_fit(folders)
+    check_fit(folders, palette=None if isinstance(weights, str) else weights.palette)
     return folders
 
 
@@ -99,6 +95,8 @@ def weights_fingerprint(weights: GeneratorParts | str) -> str:
             is_weights = path.suffix in {".safetensors", ".bin"} and chosen in (None, path)
             if path.suffix in {".json", ".txt"} or is_weights:
                 digest.update(f"{component}/{path.name} {_sha256(path)}".encode())
+    if isinstance(weights, GeneratorParts) and weights.palette is not None:
+        digest.update(json.dumps(weights.palette, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -134,7 +132,7 @@ def _shipped(reference: str) -> hub.FoundFolder | None:
 
 
 def _check_layout(folder: Path) -> None:
-    version = _config(folder, LAYOUT).get("layout_version", LAYOUT_VERSION)
+    version = read_json(folder / LAYOUT).get("layout_version", LAYOUT_VERSION)
     if version != LAYOUT_VERSION:
         newer = isinstance(version, int) and version > LAYOUT_VERSION
         raise UserError(
@@ -143,50 +141,13 @@ def _check_layout(folder: Path) -> None:
         )
 
 
-def _check_fit(folders: Folders) -> None:
-    """UserError unless the ControlNet takes label maps and was made for a U-Net of this shape, and the VAE scales."""
-    _check_scale(folders["vae"] / "config.json", _config(folders["vae"]))
-    steps = _config(folders["scheduler"], "scheduler_config.json").get("num_train_timesteps", 1)
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 < steps <= MOST_STEPS:
-        raise UserError(
-            f"{folders['scheduler'] / 'scheduler_config.json'} has num_train_timesteps of"
-            f" {one_line(ValueError(steps))}, wanted 1 to {MOST_STEPS:,}: fetch the prior again"
-        )
-    unet, controlnet = (_config(folders[name]) for name in ("unet", "controlnet"))
-    channels = controlnet.get("conditioning_channels", 3)
-    if channels not in (NUM_CLASSES + 1, 3):
-        raise UserError(
-            f"{folders['controlnet']}: its conditions have {channels} channels, wanted {NUM_CLASSES + 1} (one-hot label"
-            " map) or 3 (label map in colors); take another ControlNet"
-        )
-    for name in ("cross_attention_dim", "in_channels", "block_out_channels"):
-        if unet.get(name) != controlnet.get(name):
-            raise UserError(
-                f"{folders['controlnet']} has {name} {controlnet.get(name)}, but the U-Net in {folders['unet']} has"
-                f" {unet.get(name)}: take a ControlNet and a prior of the same family"
-            )
-
-
-def _check_scale(path: Path, vae: Mapping[str, Any]) -> None:
-    """UserError unless a VAE's config says by finite numbers how its latents are shifted and scaled."""
-    scale, shift = vae.get("scaling_factor", 1.0), vae.get("shift_factor")
-    for name, value, holds, wanted in (
-        ("scaling_factor", scale, _is_finite(scale) and scale > 0, "a finite number above 0"),
-        ("shift_factor", shift, shift is None or _is_finite(shift), "a finite number or null"),
-    ):
-        if not holds:
-            shown = one_line(ValueError(value))
-            raise UserError(f"{path} has a {name} of {shown}, wanted {wanted}: fetch or train the VAE again")
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
-
-
-def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """A part's config, empty where there is none: loading will name what is missing."""
-    path = folder / name
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not JSON ({one_line(error)}): fetch or train the network again") from error
+def _check_complete(component: str, folder: Path) -> None:
+    """UserError unless the files of a component are there; of weights in several files all that their index names."""
+    for group in NEEDED[component]:
+        indexes = [folder / f"{name}.index.json" for name in group if (folder / f"{name}.index.json").is_file()]
+        names = {str(name) for index in indexes for name in read_json(index).get("weight_map", {}).values()}
+        if not indexes and any((folder / name).is_file() for name in group):
+            continue
+        lacking = sorted(name for name in names if not (folder / name).is_file()) if names else [group[0]]
+        if lacking:
+            raise UserError(f"{folder} is incomplete, it lacks {lacking[0]}: fetch or train the {component} again")

@@ -14,6 +14,7 @@ from generation.crops import condition
 from generation.folders import weights_folders
 from generation.loading import load, load_scheduler
 from generation.lora import merge_lora
+from generation.palettes import colors
 from generation.prompts import load_tokenizer
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.weights import GeneratorParts
@@ -40,6 +41,8 @@ class GeneratorNetworks:
     unet: UNet2DConditionModel
     controlnet: ControlNetModel
     scheduler: Any
+    colors: np.ndarray | None = None
+    """Of a ControlNet that takes pictures: the colors (256, 3) uint8 of the train ids."""
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +67,8 @@ class GeneratorNetworks:
 
     def condition(self, labels: np.ndarray) -> Tensor:
         """What the ControlNet takes (B, 20 or 3, H, W) for label maps (B, H, W)."""
-        return torch.from_numpy(condition(labels, self.controlnet.config.conditioning_channels)).to(self.device)
+        channels = self.controlnet.config.conditioning_channels
+        return torch.from_numpy(condition(labels, channels, self.colors)).to(self.device)
 
     @torch.inference_mode()
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -152,4 +156,5 @@ def load_networks(weights: GeneratorParts | str, device: torch.device) -> Genera
         unet=load(UNet2DConditionModel, folders["unet"]).to(device),
         controlnet=load(ControlNetModel, folders["controlnet"]).to(device),
         scheduler=load_scheduler(folders["scheduler"], ddim=isinstance(weights, GeneratorParts)),
+        colors=colors(weights.palette) if isinstance(weights, GeneratorParts) else None,
     )

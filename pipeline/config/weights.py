@@ -5,12 +5,17 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Channels, Count, Positive, Px, Reference, Section, Share
+from pipeline.data.labels import CLASS_NAMES
 
 PROMPT, PLAIN_PROMPT = (
     "A city street scene with {classes}, in {weather} weather.",
     "A city street scene with {classes}.",
 )
 """DGInStyle's prompts: the one of a weather, and the one that names none."""
+
+
+Value = Annotated[int, Field(ge=0, le=255)]
+Palette = Literal["cityscapes", "ade20k"] | dict[str, tuple[Value, Value, Value]]
 
 
 class GeneratorParts(Section):
@@ -25,6 +30,19 @@ class GeneratorParts(Section):
     controlnet: Reference
     unet: Reference | None = None
     """Another U-Net than the prior's. The source U-Net here turns style swap off."""
+    palette: Palette | None = None
+    """For a ControlNet that takes pictures (3 channels): the colors that its label maps had in training, those of
+    Cityscapes, of ADE20K, or {class: [red, green, blue]} for each of the 19 classes. Ignored px are black."""
+
+    @model_validator(mode="after")
+    def _every_class_has_a_color(self) -> Self:
+        if isinstance(self.palette, dict) and (wrong := set(self.palette) ^ set(CLASS_NAMES)):
+            name = min(wrong)
+            raise ValueError(
+                f"palette {'lacks' if name in CLASS_NAMES else 'names'} {name!r}: give each of"
+                f" {', '.join(CLASS_NAMES)} a color"
+            )
+        return self
 
 
 class NetworkTraining(Section):

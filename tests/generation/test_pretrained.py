@@ -14,6 +14,7 @@ import torch
 from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
 from safetensors.torch import load_file
 
+from generation import palettes
 from generation.crops import condition, one_hot
 from generation.folders import NETWORK_FILES, prior_folders, weights_file, weights_fingerprint, weights_folders
 from generation.models import GeneratorNetworks, load_networks
@@ -187,7 +188,7 @@ def test_networks_that_do_not_fit_are_refused_before_they_are_loaded(published: 
         weights_folders(parts(published, controlnet=altered("channels", conditioning_channels=4)))
     with pytest.raises(UserError, match=r"cross_attention_dim 768, but the U-Net in .* has 16"):
         weights_folders(parts(published, controlnet=altered("width", cross_attention_dim=768)))
-    weights_folders(parts(published, controlnet=altered("colors", conditioning_channels=3)))
+    weights_folders(parts(published, controlnet=altered("colors", conditioning_channels=3), palette="cityscapes"))
     tiny_unet(width=32).save_pretrained(tmp_path / "wide")
     with pytest.raises(UserError, match=r"cross_attention_dim 16, but the U-Net in .*wide has 32"):
         weights_folders(parts(published, unet=str(tmp_path / "wide")))
@@ -204,7 +205,7 @@ def test_folders_that_hold_something_else(published: Path, tmp_path: Path) -> No
 
 def test_conditions_of_other_controlnets_are_the_classes_colors() -> None:
     labels = np.array([[[0, 10], [255, 18]]], np.uint8)
-    colors = condition(labels, 3)
+    colors = condition(labels, 3, palettes.colors("cityscapes"))
     assert colors.shape == (1, 3, 2, 2) and colors.dtype == np.float32
     expected = np.array([[(128, 64, 128), (70, 130, 180)], [(0, 0, 0), (119, 11, 32)]]) / 255
     np.testing.assert_allclose(colors[0].transpose(1, 2, 0), expected, atol=1e-7)
