@@ -64,7 +64,18 @@ def plan(
     write: Annotated[
         Path | None, typer.Option(metavar="FILE.jsonl", help="Write the list of all images to this new file.")
     ] = None,
+    *,
     measure: Annotated[bool, typer.Option("--measure", help="Paint one batch to see how long it takes.")] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Estimate FLOPs, GPU memory, GPU hours and disk of what is not made yet.")
+    ] = False,
+    card: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|TFLOPS", help="--cost on this GPU: h100, a100, rtx4090, or its bf16 rate."),
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(help="Share of the card's rate that --cost assumes.", min=0.001, max=1)
+    ] = 0.4,
 ) -> None:
     """Print what would be generated, how long that takes and what the cache holds, before anything long is started."""
     if write is not None:
@@ -72,12 +83,14 @@ def plan(
         if write.exists():
             raise UserError(f"--write {write} is there already; name a new file")
     from flows import stages
-    from flows.commands.summary import print_plan
+    from flows.commands.summary import print_costs, print_plan
 
     run = load(config, overrides)
-    if measure or write is not None:  # both need the label maps; the rest of a plan renders no toy town
+    if measure or cost or write is not None or card is not None:  # they need the data; the rest renders no toy town
         run.render_world()
-    print_plan(run, measure=measure)
+    missing = print_plan(run, measure=measure)
+    if cost or card is not None:
+        print_costs(run, missing, card, utilisation)
     if write is not None:
         write.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(stages.planned(run).folder / "plan.jsonl", write)

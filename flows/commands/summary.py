@@ -42,8 +42,9 @@ def print_summary(run: Run) -> bool:
     return not any(domain.skipped for domain in report.domains)
 
 
-def print_plan(run: Run, *, measure: bool = False) -> None:
-    """`flexseg plan`: images by class and condition, how many and how long, what the cache holds."""
+def print_plan(run: Run, *, measure: bool = False) -> list[str]:
+    """`flexseg plan`: images by class and condition, how many and how long, what the cache holds. Returns what it does
+    not hold."""
     out = console()
     unfinished: dict[str, str] = {}
     if run.config.generation is not None:
@@ -58,6 +59,21 @@ def print_plan(run: Run, *, measure: bool = False) -> None:
     out.print(cache_table(rows))
     if left := sum(row.what.startswith("segmenter") and row.artifact is None for row in rows):
         out.print(trainings_text(run.config, left), soft_wrap=True)
+    return [row.what for row in rows if row.artifact is None]
+
+
+def print_costs(run: Run, missing: Sequence[str], card: str | None, utilisation: float) -> None:
+    """`flexseg plan --cost`: what the missing stages would cost on a card, or on the one that is here."""
+    from flows.commands.costs import basis, card_here, costs_table, stage_costs
+    from pipeline.work.cost import find_card
+
+    out = console()
+    chosen = find_card(card) if card is not None else card_here()
+    if not missing:
+        out.print("Everything is made: nothing would be computed.")
+        return
+    out.print(costs_table(list(stage_costs(run, missing)), chosen, utilisation))
+    out.print(basis(chosen, utilisation), soft_wrap=True)
 
 
 def _print_counts(run: Run, out: Console) -> None:

@@ -18,10 +18,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.config.precision import Precision
 from pipeline.errors import UserError
 
 UTILISATION = 0.4
 """Share of a card's rate that is reached (ours, assumed: measure yours by `python -m benchmarks.gpu`)."""
+
+RATES: dict[Precision, float] = {"bf16": 1.0, "tf32": 1 / 2, "fp32": 1 / 15}
+"""Rate in each number format over that in bf16, as the A100's and the H100's data sheets have it (312, 156 and 19.5
+TFLOPS; 989, 494 and 67)."""
 
 
 class Cost(NamedTuple):
@@ -87,9 +92,9 @@ def find_card(text: str) -> Card:
     return Card(f"{rate:g} TFLOPS", rate * 1e12)
 
 
-def hours(flops: float, card: Card, utilisation: float = UTILISATION) -> float:
+def hours(flops: float, card: Card, utilisation: float = UTILISATION, precision: Precision = "bf16") -> float:
     """How long one card takes if it reaches that share of its rate."""
-    return flops / (card.rate * utilisation) / 3600
+    return flops / (card.rate * RATES[precision] * utilisation) / 3600
 
 
 def counted(work: Callable[[], object], weights: Iterable[torch.Tensor] = ()) -> Cost:

@@ -158,3 +158,17 @@ def test_a_batch_that_does_not_divide_is_said_by_the_plan_and_refused_by_run(
     for command in (["run", str(config)], ["train", str(config), "--method", last]):
         refused = CliRunner().invoke(app, [*command, *options])
         assert refused.exit_code == 2 and f"flexseg: training.{said}" in refused.stderr, refused.output
+
+
+def test_what_is_not_made_yet_has_a_cost_on_a_card(config: Path) -> None:
+    said = flexseg("plan", str(config), "--card", "a100", "--utilisation", "0.5")
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if "│" in line]
+    rows = {row[0]: row[1:] for row in lines if len(row) == 7}
+    assert rows["painting"][0] == "4 images" and set(rows) > {"scoring"}
+    # toy town's config computes in float32: a fifteenth of 312 TFLOPS, half of which are reached
+    for amount, petaflop, precision, memory, hours, _ in rows.values():
+        assert precision == "fp32" and memory.endswith(" GB") and amount
+        assert float(hours) == pytest.approx(float(petaflop) * 1e15 / (312e12 / 15 * 0.5) / 3600, rel=0.02)
+    assert "estimated, not measured" in said and "at 50% (assumed; --utilisation) of 312 TFLOPS" in said
+    refused = CliRunner().invoke(app, ["plan", str(config), "--card", "h1000"])
+    assert refused.exit_code == 2 and refused.stderr.startswith("flexseg: --card is 'h1000': name one of a100")
