@@ -10,7 +10,7 @@ import torch
 
 from generation import denoise, paint
 from generation.crops import LabelReader
-from generation.models import Generator, load_generator
+from generation.models import GeneratorNetworks, load_networks
 from generation.paint import Painter
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
@@ -20,7 +20,7 @@ from pipeline.requests import Box, GenerationRequest
 from tests.memory import SmallCard
 
 MACHINE = Machine(generation_batch=4, window_batch=8)
-PLACES: dict[str, Callable[[Generator], tuple[Any, str]]] = {
+PLACES: dict[str, Callable[[GeneratorNetworks], tuple[Any, str]]] = {
     "unet": lambda generator: (generator.unet, "forward"),
     "controlnet": lambda generator: (generator.controlnet, "forward"),
     "condition": lambda generator: (generator.controlnet.controlnet_cond_embedding, "forward"),
@@ -30,8 +30,8 @@ PLACES: dict[str, Callable[[Generator], tuple[Any, str]]] = {
 
 
 @pytest.fixture
-def generator(tiny_weights: Path) -> Generator:
-    return load_generator(str(tiny_weights), torch.device("cpu"))
+def generator(tiny_weights: Path) -> GeneratorNetworks:
+    return load_networks(str(tiny_weights), torch.device("cpu"))
 
 
 def config(weights: Path, **changes: object) -> GenerationConfig:
@@ -48,22 +48,29 @@ def painted(painter: Painter, scenes: list[Scene]) -> np.ndarray:
     return np.stack([image for _, image, _ in painter.paint(requests, LabelReader(scenes, None))])
 
 
+def assert_same(images: np.ndarray, calm: np.ndarray) -> None:
+    """The same but for the last bits of sums, which differ with how many windows are in a call: here and there a value
+    lies one step of 255 beside."""
+    difference = np.abs(images.astype(int) - calm.astype(int))
+    assert difference.max() <= 1 and np.count_nonzero(difference) < 1e-3 * difference.size
+
+
 @pytest.mark.parametrize(
     ("place", "fits"), [("unet", 4), ("controlnet", 2), ("condition", 1), ("decoder", 1), ("encoder", 1)]
 )
 def test_less_in_flight_paints_the_same(
-    generator: Generator, tiny_weights: Path, scenes: list[Scene], place: str, fits: int
+    generator: GeneratorNetworks, tiny_weights: Path, scenes: list[Scene], place: str, fits: int
 ) -> None:
     calm = painted(Painter(config(tiny_weights), generator, MACHINE), scenes)
     card, (part, name) = SmallCard(fits), PLACES[place](generator)
     setattr(part, name, card.limit(getattr(part, name)))
-    assert np.array_equal(painted(Painter(config(tiny_weights), generator, MACHINE), scenes), calm)
+    assert_same(painted(Painter(config(tiny_weights), generator, MACHINE), scenes), calm)
     # the encoder takes one image at a time as it is
     assert max(card.held) == fits and (card.refused > 0) == (place != "encoder")
 
 
 def test_what_fits_with_fewer_images_alone_is_painted_with_fewer(
-    generator: Generator, tiny_weights: Path, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+    generator: GeneratorNetworks, tiny_weights: Path, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be cut in itself, as the enlarged images of the second pass, is less where fewer images are there."""
     calm = painted(Painter(config(tiny_weights), generator, MACHINE), scenes)
@@ -71,12 +78,12 @@ def test_what_fits_with_fewer_images_alone_is_painted_with_fewer(
     fuse = card.limit(lambda images, *rest, **options: whole(generator, images, *rest, **options))
     whole = paint.fuse
     monkeypatch.setattr(paint, "fuse", lambda _, images, *rest, **options: fuse(images, *rest, **options))
-    assert np.array_equal(painted(Painter(config(tiny_weights), generator, MACHINE), scenes), calm)
+    assert_same(painted(Painter(config(tiny_weights), generator, MACHINE), scenes), calm)
     assert card.held == [1] * 4 and card.refused == 2
 
 
 def test_one_image_that_does_not_fit_ends_in_one_line(
-    generator: Generator, tiny_weights: Path, scenes: list[Scene]
+    generator: GeneratorNetworks, tiny_weights: Path, scenes: list[Scene]
 ) -> None:
     generator.unet.forward = SmallCard(1).limit(generator.unet.forward)  # each image needs two, for guidance
     with pytest.raises(TryAgainError, match=r"^one image alone does not fit .* GPU 0 has a .*: lower generation\.size"):
@@ -84,31 +91,31 @@ def test_one_image_that_does_not_fit_ends_in_one_line(
 
 
 def test_conditions_that_are_too_large_to_be_kept_are_embedded_at_every_step(
-    generator: Generator, tiny_weights: Path, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+    generator: GeneratorNetworks, tiny_weights: Path, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = painted(Painter(config(tiny_weights), generator, MACHINE), scenes)
     card = SmallCard(8)
     embedding = generator.controlnet.controlnet_cond_embedding
     embedding.forward = card.limit(embedding.forward)
     monkeypatch.setattr(denoise, "KEPT_HINTS", 0)
-    assert np.array_equal(painted(Painter(config(tiny_weights), generator, MACHINE), scenes), calm)
+    assert_same(painted(Painter(config(tiny_weights), generator, MACHINE), scenes), calm)
     windows, steps = 4 + 4 * 9, 2  # a first pass of each image, and 3 x 3 windows over its canvas
     assert sum(card.held) >= windows * steps
 
 
 def test_texts_are_kept_within_a_bound(
-    generator: Generator, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    generator: GeneratorNetworks, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = ["road", "sky", "road", "bus", "car", "road", "sky"]
     asked: list[str] = []
-    embed = Generator.embed
+    embed = GeneratorNetworks.embed
 
-    def noting(self: Generator, texts: list[str]) -> torch.Tensor:
+    def noting(self: GeneratorNetworks, texts: list[str]) -> torch.Tensor:
         asked.extend(texts)
         return embed(self, texts)
 
     one = generator.embed(["road"])
-    monkeypatch.setattr(Generator, "embed", noting)
+    monkeypatch.setattr(GeneratorNetworks, "embed", noting)
     monkeypatch.setattr(paint, "KEPT_TEXTS", 3 * one.nbytes)
     painter = Painter(config(tiny_weights, fusion=None), generator, Machine(generation_batch=8))
     painter.images(np.zeros((7, 32, 64), np.uint8), prompts, list(range(7)))

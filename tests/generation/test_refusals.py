@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from generation.crops import LabelReader
 from generation.folders import weights_fingerprint, weights_folders
-from generation.models import load_generator
+from generation.models import load_networks
 from generation.networks import build_controlnet
 from generation.paint import Painter
 from generation.palettes import ADE20K, colors
@@ -119,7 +119,7 @@ def test_a_controlnet_for_pictures_sees_the_palette(tiny_weights: Path, tmp_path
     """The same colors by name and as a table give the same image; other colors another one, and another key."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = load_generator(str(tiny_weights), torch.device("cpu")).unet
+        unet = load_networks(str(tiny_weights), torch.device("cpu")).unet
         config = build_controlnet(unet, 3).config | {"conditioning_channels": 3}
         controlnet = ControlNetModel.from_config(config)
         for layer in (*controlnet.controlnet_down_blocks, controlnet.controlnet_cond_embedding.conv_out):
@@ -131,7 +131,7 @@ def test_a_controlnet_for_pictures_sees_the_palette(tiny_weights: Path, tmp_path
             {"prior": str(tiny_weights), "controlnet": str(tmp_path / "rgb"), "palette": palette}
         )
         settings = GenerationConfig(weights=parts, size=(32, 64), steps=2, guidance=1.0)
-        painter = Painter(settings, load_generator(parts, torch.device("cpu")))
+        painter = Painter(settings, load_networks(parts, torch.device("cpu")))
         request = GenerationRequest("r", scenes[0].id, Box(0, 0, 32, 64), 0, "sunny", "sunny road", 0)
         images += [image for _, image, _ in painter.paint([request], LabelReader(scenes, None))]
         keys.append(weights_fingerprint(parts))
