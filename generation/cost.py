@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 
-from generation.denoise import embedded_conditions
+from generation.denoise import KEPT_HINTS, embedded_conditions
 from generation.folders import Folders
+from generation.paint import DECODED_PX
 from generation.windows import grid
 from pipeline.config.generation import GenerationConfig
 from pipeline.config.machine import Machine
@@ -104,7 +105,8 @@ def painted_image(shapes: GeneratorShapes, config: GenerationConfig, machine: Ma
     images = machine.generation_batch
     cells = config.size[0] // shapes.cell, config.size[1] // shapes.cell
     cost = _denoising(shapes, config, cells, images, images)
-    cost = cost.then(decoding(shapes, images, cells))
+    decoded = min(images, max(1, DECODED_PX // (config.size[0] * config.size[1])))
+    cost = cost.then(decoding(shapes, decoded, cells).times(images / decoded))
     if (fusion := config.fusion) is not None:
         canvas = cells[0] * fusion.upscale, cells[1] * fusion.upscale
         window = fusion.window or shapes.trained_cells
@@ -117,19 +119,18 @@ def painted_image(shapes: GeneratorShapes, config: GenerationConfig, machine: Ma
 
 
 def _denoising(shapes: GeneratorShapes, config: GenerationConfig, window: Size, windows: int, at_once: int) -> Cost:
-    """All steps of a pass over `windows` windows, `at_once` of them in a call. Embedded conditions and texts of all
-    windows stay in memory."""
-    halves = 2 if config.guidance != 1 else 1
+    """All steps of a pass over `windows` windows, `at_once` of them in a call. Embedded conditions of all windows stay
+    in memory, or are made at every step where they are too large."""
+    halves, calls = 2 if config.guidance != 1 else 1, windows / at_once
     alone = config.steps if config.control_scale == 0 else round(config.control_start * config.steps)
-    calls = windows / at_once
-    cost = embedding(shapes, at_once, window).times(calls)
+    hints = windows * shapes.unet.config.block_out_channels[0] * window[0] * window[1] * shapes.unet.dtype.itemsize
+    kept = hints <= KEPT_HINTS
+    cost = embedding(shapes, at_once, window).times(calls * (1 if kept else config.steps - alone))
     for steps, controlled in ((config.steps - alone, True), (alone, False)):
         if steps:
             call = network_call(shapes, at_once, window, halves=halves, controlled=controlled)
             cost = cost.then(call.times(calls * steps))
-    channels, width = shapes.unet.config.block_out_channels[0], shapes.unet.config.cross_attention_dim
-    per_window = channels * window[0] * window[1] + halves * TOKENS * width
-    return cost._replace(memory=cost.memory + (windows - at_once) * per_window * shapes.unet.dtype.itemsize)
+    return cost._replace(memory=cost.memory + hints) if kept else cost
 
 
 def _counted(shapes: GeneratorShapes, call: Callable[[], object]) -> Cost:

@@ -29,11 +29,11 @@ def check_fit(folders: Mapping[str, Path], palette: Palette | None) -> None:
                 f"{folders[name]} is a {config['_class_name']}, wanted a {KINDS[name]}: take a {name} of the Stable"
                 " Diffusion 1 or 2 family"
             )
-    if unet.get("addition_embed_type") not in (None, "text") or unet.get("encoder_hid_dim_type") is not None:
-        kind = unet.get("addition_embed_type") or unet.get("encoder_hid_dim_type")
+    wants = {unet.get("addition_embed_type"), unet.get("encoder_hid_dim_type")} - {None, "text"}
+    if wants:
         raise UserError(
-            f"{folders['unet']} wants more than one text encoder gives ({kind}, as SDXL's pooled text and time ids):"
-            " take a prior of the Stable Diffusion 1 or 2 family"
+            f"{folders['unet']} wants more than one text encoder gives ({min(wants)}, as SDXL's pooled text and time"
+            " ids): take a prior of the Stable Diffusion 1 or 2 family"
         )
     if (channels := unet.get("in_channels", 4)) != (latents := vae.get("latent_channels", 4)):
         raise UserError(

@@ -16,6 +16,8 @@ from generation.weights.checkpoints import keep, kept
 from pipeline.config.weights import NetworkTraining
 from pipeline.errors import UserError, one_line
 from pipeline.files import written_whole
+from pipeline.work.devices import MemoryFullError, out_of_memory
+from pipeline.work.in_flight import InFlight
 from pipeline.work.progress import Track, silent
 
 CHECKPOINT, LOG = "checkpoint.json", "log.jsonl"
@@ -58,7 +60,8 @@ def train_network(
     todo = range(training.done, config.steps)
     track = progress if training.run.is_main_process else silent
     for _ in track(todo, total=config.steps, description=f"Training {folder.name}", done=training.done):
-        training.step(batches, loss)
+        while not training.stepped(batches, loss):
+            batches = iter(data(list(training.micro_batches())))
         step, last = training.done, training.done == config.steps
         saves = last or step % config.checkpoint_every == 0
         if saves or step % LOG_EVERY == 0:
@@ -80,6 +83,10 @@ class Training:
                 f" {config.accumulation}: make it a multiple of {config.accumulation * run.num_processes}"
             )
         self.config, self.folder, self.run = config, folder, run
+        self.share = config.batch_size // run.num_processes
+        option = f"as a larger accumulation of {folder.name}, which gives the same gradients"
+        smaller = "take weights.precision bf16, gradient_checkpointing or a smaller weights.crop"
+        self.in_flight = InFlight("image", self.share // config.accumulation, option, smaller)
         run.gradient_accumulation_steps = config.accumulation  # global: the next Accelerator() would reset it
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -96,27 +103,50 @@ class Training:
 
     def micro_batches(self) -> Iterator[MicroBatch]:
         """What this process runs from the present step to the end."""
-        share = self.config.batch_size // self.run.num_processes
-        size = share // self.config.accumulation
-        first = share * self.run.process_index
+        size, first = self.in_flight.most, self.share * self.run.process_index
         for step in range(self.done, self.config.steps):
-            for start in range(first, first + share, size):
+            for start in range(first, first + self.share, size):
                 yield MicroBatch(step, slice(start, start + size))
+
+    def stepped(self, batches: Iterator[Batch], loss: Callable[[nn.Module, Batch], Tensor]) -> bool:
+        """Whether the step is done. False where the GPU's memory was full: it is to be done again, with the smaller
+        micro-batches that `micro_batches` gives from now on. One of several processes can't do so alone."""
+        try:
+            self.step(batches, loss)
+        except Exception as error:
+            full = out_of_memory(error)
+            if full is not None and self.run.num_processes > 1:
+                raise MemoryFullError(
+                    f"the GPU of a process that trains {self.folder.name} is full ({full.said}): raise its"
+                    " accumulation, which gives the same gradients; the last checkpoint is kept"
+                ) from error
+            if not self.in_flight.halved(error, self.in_flight.most):
+                raise
+        else:
+            return True
+        # Parts are equal, so that the mean of their losses is that of the whole.
+        self.in_flight.most = max(size for size in range(1, self.in_flight.most + 1) if self.share % size == 0)
+        self.run.gradient_accumulation_steps, self.run.step = self.share // self.in_flight.most, 0
+        for parameter in self.parameters:
+            parameter.grad = None  # Accelerate's zero_grad does nothing in the middle of a step
+        return False
 
     def step(self, batches: Iterator[Batch], loss: Callable[[nn.Module, Batch], Tensor]) -> None:
         """One update with the gradients of this step's micro-batches."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * learning_rate_factor(self.done, self.config)
-        for _ in range(self.config.accumulation):
+        values = []
+        for _ in range(self.share // self.in_flight.most):
             batch = next(batches)
             with self.run.accumulate(self.network):
                 with self.run.autocast():
                     value = loss(self.network, batch)
                 self.run.backward(value)
-            self.recent.append(value.detach())
+            values.append(value.detach())
         self.run.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.recent.append(torch.stack(values).mean())
         if self.average:
             self.average.step(self.parameters)
         self.done, self.seconds = self.done + 1, time.monotonic() - self.began

@@ -47,7 +47,8 @@ class InFlight:
         if size == 1:
             raise MemoryFullError(
                 f"one {self.what} alone does not fit into the GPU's memory ({full.said}): {self.smaller}; what was"
-                " finished is kept"
+                " finished is kept",
+                full.said,
             ) from error
         before, self.most = size, min(self.most, math.ceil(size / 2))
         print(
