@@ -29,10 +29,10 @@ def check_fit(folders: Mapping[str, Path], palette: Palette | None) -> None:
                 f"{folders[name]} is a {config['_class_name']}, wanted a {KINDS[name]}: take a {name} of the Stable"
                 " Diffusion 1 or 2 family"
             )
-    wants = {unet.get("addition_embed_type"), unet.get("encoder_hid_dim_type")} - {None, "text"}
-    if wants:
+    kinds = [unet.get(key) for key in ("addition_embed_type", "encoder_hid_dim_type")]
+    if wants := [kind for kind in kinds if kind not in (None, "text")]:
         raise UserError(
-            f"{folders['unet']} wants more than one text encoder gives ({min(wants)}, as SDXL's pooled text and time"
+            f"{folders['unet']} wants more than one text encoder gives ({wants[0]}, as SDXL's pooled text and time"
             " ids): take a prior of the Stable Diffusion 1 or 2 family"
         )
     if (channels := unet.get("in_channels", 4)) != (latents := vae.get("latent_channels", 4)):
