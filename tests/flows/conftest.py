@@ -22,13 +22,13 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stand_in_weights(tmp_path: Path) -> Path:
-    """A folder that looks like a generator and counts a prompt's tokens, for tests that generate nothing."""
+    """A generator without weights that counts a prompt's tokens, for tests that generate nothing."""
     folder = tmp_path / "stand-in"
-    for component in ("vae", "text_encoder", "unet", "controlnet", "scheduler"):
-        (folder / component).mkdir(parents=True)
     toy = PRETRAINED / "toy-town"
-    shutil.copytree(toy / "tokenizer", folder / "tokenizer")
-    shutil.copyfile(toy / "text_encoder/config.json", folder / "text_encoder/config.json")
+    for component in ("vae", "text_encoder", "unet", "controlnet", "scheduler", "tokenizer"):
+        shutil.copytree(toy / component, folder / component, ignore=shutil.ignore_patterns("*.safetensors"))
+    for weights in toy.glob("*/*.safetensors"):
+        (folder / weights.relative_to(toy)).touch()
     (folder / "model_index.json").write_text("{}")
     return folder
 
