@@ -42,7 +42,7 @@ class GeneratorNetworks:
     controlnet: ControlNetModel
     scheduler: Any
     colors: np.ndarray | None = None
-    """Of a ControlNet that takes pictures: the colors (256, 3) uint8 of the train ids."""
+    """Colors (256, 3) uint8 of the train ids for a ControlNet that takes pictures; None for one that takes classes."""
 
     @property
     def device(self) -> torch.device:
