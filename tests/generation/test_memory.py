@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from generation import denoise, paint
+from generation import denoise, fusion, paint
 from generation.crops import LabelReader
 from generation.models import GeneratorNetworks, load_networks
 from generation.paint import Painter
@@ -40,8 +40,8 @@ def generator(tiny_weights: Path) -> GeneratorNetworks:
 
 def config(weights: Path, **changes: object) -> GenerationConfig:
     plain = {"weights": str(weights), "size": (32, 64), "steps": 2, "guidance": 3.0}
-    fusion = {"upscale": 2, "stride": 8, "large_component": None}
-    return GenerationConfig.model_validate({**plain, "fusion": fusion, **changes})
+    second = {"upscale": 2, "stride": 8, "large_component": None}
+    return GenerationConfig.model_validate({**plain, "fusion": second, **changes})
 
 
 def painted(painter: Painter, scenes: list[Scene]) -> np.ndarray:
@@ -79,8 +79,7 @@ def test_what_fits_with_fewer_images_alone_is_painted_with_fewer(
     """What cannot be cut in itself, as the enlarged images of the second pass, is less where fewer images are there."""
     calm = painted(Painter(config(tiny_weights), generator, MACHINE), scenes)
     card = SmallCard(1)
-    fuse = card.limit(lambda images, *rest, **options: whole(generator, images, *rest, **options))
-    whole = paint.fuse
+    fuse = card.limit(lambda images, *rest, **options: fusion.fuse(generator, images, *rest, **options))
     monkeypatch.setattr(paint, "fuse", lambda _, images, *rest, **options: fuse(images, *rest, **options))
     assert_same(painted(Painter(config(tiny_weights), generator, MACHINE), scenes), calm)
     assert card.held == [1] * 4 and card.refused == 2
