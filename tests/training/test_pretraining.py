@@ -1,6 +1,7 @@
 """Toy town's pretrained encoder: what it is trained on, how it is made, and that a segmenter starts from it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.toytown import render_prior
 from pipeline.work.progress import silent
 from training import pretraining as module
 from training.networks import Segmenter
+from training.pretrained_encoders import SHIPPED, find_pretrained
 from training.pretraining import ObjectCrops, accuracy, build_classifier
 
 TINY = [
@@ -74,3 +76,19 @@ def test_the_command_writes_what_a_segmenter_starts_from(tmp_path: Path, monkeyp
     before = (tmp_path / "out/encoder/model.safetensors").stat().st_mtime_ns
     train_weights(Run(load_config("toy-encoder", [s for s in sets if s != "--set"])), tmp_path / "out")
     assert (tmp_path / "out/encoder/model.safetensors").stat().st_mtime_ns == before  # finished already
+
+
+def test_the_encoder_that_ships_is_what_its_card_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, in less than 3 MB, and as right on renders that it was not trained on as the card says."""
+    folder = find_pretrained("toy-town").folder
+    assert folder.parent == SHIPPED
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3e6
+    stated = re.search(r"\| ([0-9.]+)% \|", (folder / "README.md").read_text())
+    assert stated is not None
+    monkeypatch.setattr(module, "TEST_CROPS", 6)
+    config = load_config("toy-encoder").pretraining
+    assert config is not None
+    classifier = SegformerForImageClassification.from_pretrained(folder).eval()
+    found = accuracy(classifier, ObjectCrops(config, config.images, 30, silent))
+    assert found == pytest.approx(float(stated[1]) / 100, abs=0.14)  # three standard errors of 114 crops
+    assert Run(load_config("toy")).encoder_key("toy-town") == Run(load_config("toy")).encoder_key(str(folder))
