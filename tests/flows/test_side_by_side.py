@@ -69,6 +69,7 @@ def three_rounds(notes: Path) -> list[tuple[float, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_real_trainings_side_by_side_give_what_they_give_in_turn(
     mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
