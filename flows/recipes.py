@@ -21,8 +21,8 @@ from pipeline.store.building import Settings
 from training.pretrained_encoders import is_commit
 
 LABELS = Stage("labels", 2)  # 2: also of shrunk label maps, with what looks wrong in them
-PLANNED = Stage("plan", 2)  # 2: keys hold what differs from the frozen defaults
-GENERATED = Stage("generated", 3)  # 3: without alignment scores, which are a stage of their own
+PLANNED = Stage("plan", 3)  # 3: crops are centered on the class that is asked for
+GENERATED = Stage("generated", 4)  # 4: such crops; fusion paints ignored regions anew
 ALIGNMENT = Stage("alignment", 1)
 SEGMENTER = Stage("segmenter", 5)  # 5: an antialiased crop is computed alone: a step of 255 may differ
 EVALUATION = Stage("evaluation", 4)  # 4: evaluation.json has a schema version; files are named by safe stems

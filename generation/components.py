@@ -11,12 +11,11 @@ EIGHT_NEIGHBORS = np.ones((3, 3), bool)
 def large_components(label: np.ndarray, pixels: int) -> np.ndarray:
     """Px (H, W) bool of `label` that lie in an 8-connected component of one class with more than `pixels` px.
 
-    Ignored px are a class of their own here, as they are to the ControlNet: a large ignored region has no boundary
-    that a second pass could sharpen, and a small one is painted again together with what surrounds it.
+    Ignored px lie in none, as in the released code: what is there is unknown, and may be small.
     """
     large = np.zeros(label.shape, bool)
     sizes = np.bincount(label.ravel(), minlength=IGNORE + 1)
-    for class_id in np.flatnonzero(sizes > pixels):
+    for class_id in np.flatnonzero(sizes[:IGNORE] > pixels):
         components, count = connected_components(label == class_id, EIGHT_NEIGHBORS)
         keep = np.bincount(components.ravel(), minlength=count + 1) > pixels
         keep[0] = False  # all other classes

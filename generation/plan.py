@@ -115,7 +115,7 @@ class _Asked(NamedTuple):
 
 
 def _planned(config: GenerationConfig, asked: _Asked, source: str, label: np.ndarray) -> GenerationRequest:
-    box = draw_crop(label, config.size, asked.class_id, config.rare_class_pixels / 2, asked.rng)
+    box = draw_crop(label, config.size, asked.class_id, asked.rng)
     _, template = template_of(config, asked.condition)
     prompt = fill_prompt(template, cut(label, box), config.class_separator, asked.condition)
     name = f"{asked.condition}-{asked.k:06d}"

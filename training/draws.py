@@ -145,7 +145,8 @@ class RareClassSampler:
     """
 
     def __init__(self, pixels: np.ndarray, *, temperature: float = 0.01, minimum: int = 3000) -> None:
-        self.images = [np.flatnonzero(pixels[:, c] > minimum) for c in range(pixels.shape[1])]
+        self.holds = pixels > minimum
+        self.images = [np.flatnonzero(held) for held in self.holds.T]
         held = np.array([len(images) > 0 for images in self.images])
         if not held.any():
             raise ValueError(f"no image has more than {minimum} px of any class: lower the minimum")
@@ -158,6 +159,27 @@ class RareClassSampler:
         images = self.images[wanted]
         chances = None if weights is None else weights[images] / weights[images].sum()
         return int(rng.choice(images, p=chances)), wanted
+
+    def draw_distinct(self, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
+        """`count` pairs (image index, class), no image twice: distributed as if `draw` were repeated whenever it gives
+        an image that was drawn before. UserError where that many images hold no class."""
+        free, sizes = self.holds.any(axis=1), self.holds.sum(axis=0)
+        if (most := int(free.sum())) < count:
+            raise UserError(
+                f"training.source_pool wants {count} distinct images, but only {most} hold enough px of a class: lower"
+                " its 'pairs', or set its 'distinct' to false"
+            )
+        left, pairs = sizes.copy(), []
+        for _ in range(count):
+            # What repeating comes to: a class counts by how many of its images are left, which are equally likely.
+            chances = self.chances * left / np.maximum(sizes, 1)
+            wanted = int(rng.choice(len(chances), p=chances / chances.sum()))
+            images = self.images[wanted]
+            image = int(rng.choice(images[free[images]]))
+            free[image] = False
+            left -= self.holds[image]
+            pairs.append((image, wanted))
+        return pairs
 
 
 class DrawnBlocks:
@@ -217,8 +239,8 @@ def source_pairs(config: TrainingConfig, rare: RareClassSampler | None) -> list[
     if config.source_pool is None:
         return None
     assert rare is not None, "the config's check holds it"
-    rng = random_generator("source pool")
-    return [rare.draw(rng) for _ in range(config.source_pool.pairs)]
+    pairs, rng = config.source_pool.pairs, random_generator("source pool")
+    return rare.draw_distinct(rng, pairs) if config.source_pool.distinct else [rare.draw(rng) for _ in range(pairs)]
 
 
 def hardness_threshold(

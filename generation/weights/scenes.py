@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from generation.crops import shrink, shrunk_size
+from generation.crops import centered_corner, shrunk_size
 from generation.models import scaled, to_pixels
 from generation.weights.bank import RARE_CLASS_TEMPERATURE
 from generation.weights.finetune import Examples
@@ -82,7 +82,12 @@ class Crops(Dataset[Any]):
         else:
             scene = self._scenes[int(rng.integers(len(self._scenes)))]
         image, label = load_pair(scene)
-        label = shrink(label, self._tuning.height)
+        scales = self._tuning.scales
+        # One factor draws no number, so that trainings without the option stay what they are.
+        scale = scales[int(rng.integers(len(scales)))] if len(scales) > 1 else scales[0]
+        height, width = scaled_size(label.shape, self._tuning, scale)
+        if (height, width) != label.shape:
+            label = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
         if image.shape[:2] != label.shape:
             size = label.shape[1], label.shape[0]
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
@@ -96,12 +101,17 @@ def crop_corner(
 ) -> tuple[int, int]:
     """Top and left of a crop: centered, as far as it fits, on a random px of the class (DGInStyle, released code), or
     anywhere where no class is asked for or the map does not show it."""
-    room = label.shape[0] - size[0], label.shape[1] - size[1]
-    where = np.flatnonzero(label == class_id) if class_id is not None else np.empty(0)
-    if len(where) == 0:
+    places = np.flatnonzero(label == class_id) if class_id is not None else np.empty(0)
+    if len(places) == 0:
+        room = label.shape[0] - size[0], label.shape[1] - size[1]
         return int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))
-    row, column = divmod(int(where[rng.integers(len(where))]), label.shape[1])
-    return min(max(row - size[0] // 2, 0), room[0]), min(max(column - size[1] // 2, 0), room[1])
+    return centered_corner(label.shape, size, int(places[rng.integers(len(places))]))
+
+
+def scaled_size(size: tuple[int, ...], tuning: FineTuning, scale: float) -> tuple[int, int]:
+    """(height, width) of a scene of `size` once it is resized to the height and by the factor of a training."""
+    height, width = shrunk_size(size[0], size[1], tuning.height)
+    return int(height * scale), int(width * scale)
 
 
 def check_scenes(config: WeightsConfig, scenes: Sequence[Scene], pixels: np.ndarray, *, multiple: int) -> None:
@@ -117,9 +127,9 @@ def check_scenes(config: WeightsConfig, scenes: Sequence[Scene], pixels: np.ndar
         if isinstance(tuning, str):
             continue
         for scene in scenes:
-            height, width = shrunk_size(*image_size(scene.label, "label"), tuning.height)
+            height, width = scaled_size(image_size(scene.label, "label"), tuning, min(tuning.scales))
             if height < config.crop[0] or width < config.crop[1]:
                 raise UserError(
                     f"{scene.label} is {width}x{height} px for weights.{name}, smaller than weights.crop of"
-                    f" {config.crop[1]}x{config.crop[0]} px: lower the crop or raise weights.{name}.height"
+                    f" {config.crop[1]}x{config.crop[0]} px: lower the crop, or raise its 'height' or 'scales'"
                 )

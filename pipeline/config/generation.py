@@ -83,7 +83,8 @@ class GenerationConfig(Section):
     rare_class_temperature: Annotated[float, Field(gt=0)] = 0.01
     """T of rare-class sampling, P(c) = softmax((1 - f_c) / T) (DAFormer eq. 9)."""
     rare_class_pixels: Count = 3000
-    """A label map counts as holding a class from this many px on; the crop must keep half of them (10 tries)."""
+    """A label map counts as holding a class if it has more px of it than this. The crop is centered on one of them, and
+    drawn again until the class covers more than 1% of it (10 tries)."""
     steps: Annotated[int, Field(gt=0, le=1000)] = 20
     guidance: Annotated[float, Field(ge=0)] = 7.5
     control_scale: Annotated[float, Field(ge=0)] = 1.0

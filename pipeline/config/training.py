@@ -137,14 +137,16 @@ class HasConfig(Section):
 class SourcePoolConfig(Section):
     """A source that is chosen beforehand, as in the released DAFormer rows: (image, class) pairs by rare-class
     sampling, the same for every method and seed. Each is an image of its own to hardness, and its crop shows its class.
-    Pairs are drawn with replacement (ours)."""
+    """
 
     pairs: Positive = 6000
+    distinct: bool = False
+    """Choose no image twice, as released; without it pairs are drawn with replacement (ours), also more than images."""
 
 
 class FeatureDistanceConfig(Section):
     """ImageNet feature distance (DAFormer, equation 8): how far the encoder's deepest features of thing classes have
-    moved from those of the encoder that training started from. It is taken on source and generated images (ours)."""
+    moved from those of the encoder that training started from; on source and generated images, as released."""
 
     weight: Rate = 0.005
     classes: tuple[Annotated[int, Field(ge=0, le=18)], ...] = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Channels, Count, Positive, Px, Reference, Section, Share
+from pipeline.config.base import Channels, Count, Positive, Px, Reference, Scale, Section, Share
 from pipeline.data.labels import CLASS_NAMES
 
 PROMPT, PLAIN_PROMPT = (
@@ -118,6 +118,9 @@ class FineTuning(NetworkTraining):
     crop (ours). 0 is the plain mean, in which a road counts for more than all persons."""
     height: Px | None = None
     """Height in px that the data set's images are resized to before a crop is cut; None keeps their own."""
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0,)
+    """Factors of the images' size, of which one is drawn for each image before its crop is cut (released for the source
+    U-Net: 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
 
@@ -156,8 +159,10 @@ class WeightsConfig(Section):
         if self.init_from and not self.scratch:
             raise ValueError("'init_from' is what 'scratch' goes on from: leave it out, or use 'prior_from' alone")
         tunings = (self.source, self.controlnet)
-        if self.scratch and any(isinstance(tuning, str) or tuning.height for tuning in tunings):
-            raise ValueError("'scratch' trains its own source U-Net on renders of 'scratch.size': leave out 'height'")
+        if self.scratch and any(isinstance(t, str) or t.height or t.scales != (1.0,) for t in tunings):
+            raise ValueError(
+                "'scratch' trains its own source U-Net on renders of 'scratch.size': leave out 'height' and 'scales'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.inference import input_size
-from evaluation.published import HIGH_RESOLUTION, SINGLE_RESOLUTION
+from evaluation.published import HIGH_RESOLUTION, ROWS, SINGLE_RESOLUTION
 from pipeline.config.experiment import load_config
 
 # (height, width) px of the validation images, as the data sets' publishers state them.
@@ -40,3 +40,21 @@ def test_presets_score_at_the_published_scale(
         most = box_of_acdc if name in ("acdc", "dark-zurich") else box
         factor = min(most[0] / height, most[1] / width)
         assert input_size(config, name, (height, width)) == (round(height * factor), round(width * factor)), name
+
+
+@pytest.mark.parametrize(("preset", "network"), [("gta-dginstyle", "DAFormer"), ("gta-hrda", "HRDA")])
+@pytest.mark.parametrize(("method", "name"), [("dginstyle", "DGInStyle"), ("flex-seg", "FLEX-Seg")])
+def test_presets_train_what_the_published_row_was_trained_with(
+    preset: str, network: str, method: str, name: str
+) -> None:
+    config = load_config(preset).training
+    row = next(row for row in ROWS if row.name == f"{network} + {name}")
+    says = row.trained_with if not row.trained_with.startswith("neither") else ""
+    trained = config.methods[method]
+    assert trained.generated
+    assert trained.feature_distance == ("feature distance" in says)
+    assert trained.shade == ("SHADE" in says)
+    assert (trained.gap, trained.ube, trained.has) == (name == "FLEX-Seg",) * 3
+    assert (config.network.hrda is not None) == (network == "HRDA")
+    # DAFormer rows are drawn from chosen pairs, HRDA rows by rare classes on the fly.
+    assert config.rare_classes and (config.source_pool is None) == (network == "HRDA")

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.config.training import HasConfig, Method, TrainingConfig
 from pipeline.data.rare_classes import rare_class_probabilities
+from pipeline.errors import UserError
 from pipeline.seeding import random_generator
 from training.draws import (
     Draw,
@@ -184,3 +185,27 @@ def test_the_source_pool_is_the_same_for_every_seed_and_method(tiny_config: Trai
     assert source_pairs(tiny_config, rare) is None
     with pytest.raises(ValueError, match="'source_pool' is chosen by rare-class sampling"):
         tiny_config.of(Method(training={"source_pool": {"pairs": 50}, "rare_classes": False}))
+
+
+def test_distinct_pairs_are_those_of_drawing_again(tiny_config: TrainingConfig) -> None:
+    """Beside the released rule, written anew: pairs whose image was chosen before are drawn again."""
+    config = tiny_config.of(Method(training={"rare_class_pixels": 3000, "rare_class_temperature": 0.1}))
+    rare = rare_classes(config, STATISTICS)
+    assert rare is not None
+    shares = np.zeros((2, 19))
+    for seed in range(10):
+        pairs = rare.draw_distinct(np.random.default_rng(seed), 60)
+        assert len({image for image, _ in pairs}) == 60
+        assert all(STATISTICS[image, wanted] > 3000 for image, wanted in pairs)
+        rng, chosen = np.random.default_rng(1000 + seed), {}
+        while len(chosen) < 60:
+            wanted = int(rng.choice(19, p=rare.chances))
+            image = int(rng.choice(np.flatnonzero(STATISTICS[:, wanted] > 3000)))
+            chosen.setdefault(image, wanted)
+        for row, classes in enumerate(([wanted for _, wanted in pairs], list(chosen.values()))):
+            shares[row] += np.bincount(classes, minlength=19) / 600
+    np.testing.assert_allclose(shares[0], shares[1], atol=0.05)
+    assert np.abs(shares[1] - rare.chances).max() > 0.05  # classes with few images run out of them
+    wanting = tiny_config.of(Method(training={"source_pool": {"pairs": 401, "distinct": True}}))
+    with pytest.raises(UserError, match="wants 401 distinct images, but only"):
+        source_pairs(wanting, rare)
