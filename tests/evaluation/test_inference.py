@@ -8,34 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from evaluation import transformers_models
-from evaluation.inference import Network, PredictedLabels, input_size, input_text, make_predict, sliding_logits
+from evaluation.inference import Network, PredictedLabels, input_size, input_text, make_predict
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import CLASS_NAMES, NUM_CLASSES
 from pipeline.errors import UserError
+from tests.made_networks import bright, local, photos
 
 CPU = torch.device("cpu")
-
-
-def photos(count: int, height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
-
-
-def bright(image: torch.Tensor) -> torch.Tensor:
-    """A network without borders: class c's logit grows with how near the red channel is to its own value."""
-    levels = torch.linspace(0, 255, NUM_CLASSES).view(1, -1, 1, 1)
-    return -((image[:, :1] - levels) ** 2) / 500
-
-
-def local(image: torch.Tensor) -> torch.Tensor:
-    """Logits at a quarter of the size, as segmenters give them."""
-    return interpolate(bright(image), scale_factor=0.25, mode="area")
 
 
 def run(
@@ -59,32 +43,6 @@ def test_confidence_survives_logits_that_overflow_an_exponential() -> None:
     labels, confidence = run(lambda image: 1e4 * bright(image), images, EvaluationConfig(), (8, 8))
     assert torch.as_tensor(confidence).isfinite().all() and (torch.as_tensor(confidence) > 0.5).all()
     assert torch.equal(torch.as_tensor(labels), torch.as_tensor(run(bright, images, EvaluationConfig(), (8, 8)).labels))
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    st.tuples(st.integers(2, 24), st.integers(2, 24)),
-    st.data(),
-)
-def test_windows_cover_every_pixel_and_change_nothing_for_a_network_that_sees_one_pixel(
-    size: tuple[int, int], window: tuple[int, int], data: st.DataObject
-) -> None:
-    stride = tuple(data.draw(st.integers(1, side)) for side in window)
-    images = torch.tensor(photos(2, *size)).movedim(3, 1).float()
-    found = sliding_logits(bright, images, window, (stride[0], stride[1]), batch_size=data.draw(st.integers(1, 9)))
-    torch.testing.assert_close(found, bright(images))
-
-
-def test_overlapping_windows_are_averaged_and_the_last_ends_at_the_border() -> None:
-    """12 columns, windows of 8 in steps of 6: [0, 8) and [4, 12). Logits say in which window a pixel lies."""
-    first = iter([0.0, 1.0])
-
-    def network(windows: torch.Tensor) -> torch.Tensor:
-        return torch.cat([torch.full((1, NUM_CLASSES, 1, 1), next(first)) for _ in windows])
-
-    found = sliding_logits(network, torch.zeros(1, 3, 8, 12), (8, 8), (6, 6), batch_size=1)
-    assert found[0, 0, 0].tolist() == [0] * 4 + [0.5] * 4 + [1] * 4
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
