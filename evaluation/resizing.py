@@ -29,7 +29,7 @@ class WholeLogits(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Of how many images they are."""
+        """How many images they are of."""
         return len(self.values)
 
     @property
