@@ -16,7 +16,7 @@ from pipeline.requests import Box
 from pipeline.work.threads import in_order
 
 CROP_SHARE = 0.01
-"""Of a crop's px, which the class that it was drawn for should cover (DGInStyle, released code)."""
+"""Which share of a crop its class should cover (DGInStyle, released code)."""
 KEPT_BYTES = 2**29
 
 
