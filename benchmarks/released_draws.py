@@ -83,7 +83,7 @@ def varied_crop(label: np.ndarray, rules: Rules, random: Random) -> np.ndarray:
     """A crop anywhere, drawn again while one class covers too much of it, ten times at most."""
     found = anywhere(label, rules, random)
     for _ in range(10):
-        counts = [px(found, c) for c in np.unique(found) if c != IGNORE]
+        counts = [count for count in np.bincount(found.ravel(), minlength=IGNORE)[:CLASSES].tolist() if count]
         if len(counts) > 1 and max(counts) / sum(counts) < rules.most:
             break
         found = anywhere(label, rules, random)
