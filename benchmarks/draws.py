@@ -8,6 +8,8 @@ released rules in plain loops (`released_draws.py`). No network is trained: an i
 
 import argparse
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from random import Random
 from typing import NamedTuple
 
@@ -19,12 +21,14 @@ from benchmarks.released_draws import Request, Rules, Shown
 from pipeline.config.experiment import load_config
 from pipeline.config.training import Method, TrainingConfig
 from pipeline.data.labels import CLASS_NAMES, IGNORE
-from pipeline.data.resizing import resized_pair
+from pipeline.data.resizing import cut, resized_label
+from pipeline.requests import Box
 from pipeline.seeding import random_generator
 from training.data import TrainingSet
 from training.draws import Drawer, rare_classes, source_pairs
-from training.pools import fitting
+from training.pools import ImagePool, fitting
 
+PRESETS = {"DAFormer": "gta-dginstyle", "HRDA": "gta-hrda"}
 FULL_SIZE = (132, 239)
 """An eighth of GTA's images, px; all that is counted in px is a sixty-fourth."""
 THINGS = {  # class: (share of the maps that have some, how many at most, height and width in px)
@@ -41,27 +45,21 @@ class Town(NamedTuple):
     labels: Sequence[np.ndarray]
     losses: Sequence[float]
 
-    def __len__(self) -> int:
-        return len(self.labels)
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """A black image and its label, as a training's pools give them."""
-        label = self.labels[index]
-        return np.zeros((*label.shape, 3), np.uint8), label
+class Chosen(ImagePool):
+    """The maps of a town that a pool has, in its order; some may be there twice. Their images are black."""
 
-
-class Chosen(NamedTuple):
-    """The maps of a town that a pool has, in its order; some may be there twice."""
-
-    town: Town
-    images: Sequence[int]
+    def __init__(self, town: Town, images: Sequence[int]) -> None:
+        self.town, self.images = town, images
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `Town.read`."""
-        return self.town.read(self.images[index])
+    def label(self, index: int) -> np.ndarray:
+        return self.town.labels[self.images[index]]
+
+    def image(self, index: int, box: Box) -> np.ndarray:
+        return np.zeros((box.height, box.width, 3), np.uint8)
 
 
 def make_town(maps: int, config: TrainingConfig) -> Town:
@@ -70,9 +68,7 @@ def make_town(maps: int, config: TrainingConfig) -> Town:
     pixels = np.stack([np.bincount(label.ravel(), minlength=256)[:19] for label in files])
     assert config.source_size is not None
     size = fitting(FULL_SIZE, config.source_size)
-    labels = [
-        resized_pair(np.zeros((*FULL_SIZE, 3), np.uint8), label, size, config.source_filter)[1] for label in files
-    ]
+    labels = [resized_label(label, size, config.source_filter) for label in files]
     rare = pixels[:, list(THINGS)].sum(axis=1) / pixels.sum(axis=1)
     noise = random_generator("made losses").random(maps)
     return Town(pixels, labels, (0.2 + 3 * rare + 0.3 * noise).tolist())
@@ -114,7 +110,7 @@ def simulated(town: Town, config: TrainingConfig, *, has: bool) -> list[Shown]:
     """The source draws of one training by our sampler: FLEX-Seg's, with or without hardness."""
     rare = rare_classes(config, town.pixels)
     pairs = source_pairs(config, rare)
-    pool = Chosen(town, range(len(town)) if pairs is None else [image for image, _ in pairs])
+    pool = Chosen(town, range(len(town.labels)) if pairs is None else [image for image, _ in pairs])
     classes = None if pairs is None else [wanted for _, wanted in pairs]
     method = Method(generated=True, has=has)
     drawer = Drawer(config, method, 0, [len(pool), generated_images(town)], rare, classes=classes)
@@ -124,8 +120,9 @@ def simulated(town: Town, config: TrainingConfig, *, has: bool) -> list[Shown]:
             source = [draw for draw in batch if draw.pool == 0]
             drawer.learn(source, [town.losses[pool.images[draw.image]] for draw in source])
             for draw in source:
-                label = samples[draw].label.numpy()
-                shown.append(Shown(draw.wanted_class, int(np.count_nonzero(label == draw.wanted_class))))
+                label, rng = pool.label(draw.image), random_generator("crop", draw.iteration, draw.position)
+                crop = cut(label, samples.crop_box(label, draw.wanted_class, rng))
+                shown.append(Shown(draw.wanted_class, int(np.count_nonzero(crop == draw.wanted_class))))
     return shown
 
 
@@ -149,7 +146,7 @@ def by_loops(
 
 def generated_images(town: Town) -> int:
     """7,000 for the 24,966 images of GTA."""
-    return round(len(town) * 7000 / 24_966)
+    return round(len(town.labels) * 7000 / 24_966)
 
 
 def class_shares(shown: Sequence[Shown]) -> np.ndarray:
@@ -174,20 +171,23 @@ def rows(town: Town, columns: Mapping[str, Sequence[Shown]]) -> list[Row]:
     return [*table, {"class": "crop without its class", "px (%)": 0.0, **empty}]
 
 
+def column(draws: int, maps: int, name: str) -> list[Shown]:
+    """One column of the table, by its name."""
+    config = eighth(next(preset for network, preset in PRESETS.items() if name.startswith(network)), draws, maps)
+    simulate = by_loops if name.endswith("loops") else simulated
+    return simulate(make_town(maps, config), config, has="HAS" in name)
+
+
 def main() -> None:
     """Parse the arguments, draw, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=40_000, help="draws of a training, source and generated")
     parser.add_argument("--maps", type=int, default=1500, help="made label maps")
     arguments = parser.parse_args()
-    columns: dict[str, Sequence[Shown]] = {}
-    for name, preset in (("DAFormer", "gta-dginstyle"), ("HRDA", "gta-hrda")):
-        config = eighth(preset, arguments.draws, arguments.maps)
-        town = make_town(arguments.maps, config)
-        columns[f"{name}, released"] = by_loops(town, config, has=False)
-        columns[f"{name}, here"] = simulated(town, config, has=False)
-        columns[f"{name} with HAS, loops"] = by_loops(town, config, has=True)
-        columns[f"{name} with HAS, here"] = simulated(town, config, has=True)
+    names = [f"{network}{has}, {who}" for network in PRESETS for has in ("", " with HAS") for who in ("loops", "here")]
+    with ProcessPoolExecutor(len(names)) as processes:
+        columns = dict(zip(names, processes.map(partial(column, arguments.draws, arguments.maps), names), strict=True))
+    town = make_town(arguments.maps, eighth("gta-dginstyle", arguments.draws, arguments.maps))
     record("draws", f"What {arguments.draws:,} draws ask for (% of the source's)", rows(town, columns))
 
 
