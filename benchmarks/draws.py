@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -102,7 +102,12 @@ def eighth(preset: str, draws: int, maps: int) -> TrainingConfig:
     network = config.network.model_copy(update={"hrda": None})
     sizes = {"source_size": tuple(side // 8 for side in config.source_size), "crop": (config.crop[0] // 8,) * 2}
     counts = {name: getattr(config, name) // 64 for name in ("rare_class_pixels", "rare_class_crop")}
-    changes = {"source_pool": pool, "network": network, "iterations": draws // config.batch_size, "methods": {}}
+    changes: dict[str, Any] = {
+        "source_pool": pool,
+        "network": network,
+        "iterations": draws // config.batch_size,
+        "methods": {},
+    }
     return TrainingConfig.model_validate({**config.model_dump(), **changes, **sizes, **counts})
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from evaluation.inference import Size, input_size, two_thirds
+from evaluation.inference import input_size, two_thirds
+from evaluation.resizing import Size
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.data.windows import window_starts

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.counts import ImageCounts, joined, ratio, save_image_counts, stack
-from evaluation.inference import Size, input_text
+from evaluation.inference import input_text
 from evaluation.metrics import Scores
 from evaluation.parts import ScoredPart, read_part
+from evaluation.resizing import Size
 from evaluation.schema import (
     FILE,
     Calibration,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.counts import DAMAGE, ImageCounts, counts_of_columns, small_columns
-from evaluation.inference import Size
+from evaluation.resizing import Size
 from evaluation.schema import SkippedScene
 
 

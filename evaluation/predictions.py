@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.inference import Predict, PredictedLabels, Size
+from evaluation.inference import Predict, PredictedLabels
+from evaluation.resizing import Size
 from pipeline.data.labels import CITYSCAPES_IDS, IGNORE, NUM_CLASSES
 from pipeline.data.pictures import Picture, colorize, fit, label_png, png
 from pipeline.errors import UserError, one_line

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.counts import PixelCounts, stack
-from evaluation.inference import Predict, PredictedLabels, Size, input_size
+from evaluation.inference import Predict, PredictedLabels, input_size
 from evaluation.metrics import LabelMap, count
 from evaluation.parts import ScoredPart, write_part
+from evaluation.resizing import Size
 from evaluation.schema import SkippedScene
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.data.datasets import Scene, load_pair

@@ -163,7 +163,7 @@ class RareClassSampler:
     def draw_distinct(self, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
         """`count` pairs (image index, class), no image twice: distributed as if `draw` were repeated whenever it gives
         an image that was drawn before. UserError where that many images hold no class."""
-        free, sizes = self.holds.any(axis=1), self.holds.sum(axis=0)
+        free, sizes = np.asarray(self.holds.any(axis=1)), self.holds.sum(axis=0)
         if (most := int(free.sum())) < count:
             raise UserError(
                 f"training.source_pool wants {count} distinct images, but only {most} hold enough px of a class: lower"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from evaluation.inference import PredictedLabels, Size
+from evaluation.inference import PredictedLabels
 from evaluation.predictions import OPACITY, PictureFiles, Unread, Written, open_output, write_predictions, write_sheet
+from evaluation.resizing import Size
 from evaluation.videos import frames, open_video, write_overlay_video
 from pipeline.data.image_files import read_image
 from pipeline.data.labels import CITYSCAPES_IDS, CLASSES

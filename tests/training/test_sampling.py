@@ -197,7 +197,8 @@ def test_distinct_pairs_are_those_of_drawing_again(tiny_config: TrainingConfig) 
         pairs = rare.draw_distinct(np.random.default_rng(seed), 60)
         assert len({image for image, _ in pairs}) == 60
         assert all(STATISTICS[image, wanted] > 3000 for image, wanted in pairs)
-        rng, chosen = np.random.default_rng(1000 + seed), {}
+        rng = np.random.default_rng(1000 + seed)
+        chosen: dict[int, int] = {}
         while len(chosen) < 60:
             wanted = int(rng.choice(19, p=rare.chances))
             image = int(rng.choice(np.flatnonzero(STATISTICS[:, wanted] > 3000)))
