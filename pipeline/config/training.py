@@ -136,8 +136,7 @@ class HasConfig(Section):
 
 class SourcePoolConfig(Section):
     """A source that is chosen beforehand, as in the released DAFormer rows: (image, class) pairs by rare-class
-    sampling, the same for every method and seed. Each is an image of its own to hardness, and its crop shows its class.
-    """
+    sampling, the same for every method and seed. Each is an image of its own to hardness; its crop shows its class."""
 
     pairs: Positive = 6000
     distinct: bool = False
