@@ -54,7 +54,7 @@ def main() -> None:
     for preset in options.presets:
         config = write_config(preset, places, whole=preset == FIRST, half=half)
         say(f"flexseg plan {config}")
-        subprocess.run([*FLEXSEG, "plan", str(config)], check=True)
+        subprocess.run([*FLEXSEG, "plan", str(config), "--cost"], check=True)
         say(f"flexseg run {config}")
         if code := watched([*FLEXSEG, "run", str(config)], looked):
             raise SystemExit(f"flexseg run {config} ended with exit code {code}: see above; run this again to go on")
