@@ -163,6 +163,7 @@ def test_damaged_records_are_one_line_and_stop_a_prune(tmp_path: Path, kind: str
     """Case F16: 7 of 9 were tracebacks; taken for no record, they would let their models be deleted."""
     remote = f"file://{tmp_path}/remote" if shared else None
     store = ArtifactStore(tmp_path / "store", remote=remote)
+    store.root.mkdir()
     place = tmp_path / ("remote" if shared else "store") / "models"
     save(store, Model(name="mine", model="folder"))
     (place / "mine.json").write_text(RECORDS[kind])

@@ -74,4 +74,4 @@ def test_the_published_image_costs_3280_calls(stable_diffusion: GeneratorShapes)
     assert config is not None
     call = network_call(stable_diffusion, 1, (64, 64), halves=1)
     whole = painted_image(stable_diffusion, config, Machine())
-    assert whole.flops == pytest.approx(3280 * call.flops, rel=0.01)  # the VAE and the conditions are the rest
+    assert whole.flops == pytest.approx(3280 * call.flops, rel=0.02)  # the VAE and the conditions are the rest

@@ -108,7 +108,10 @@ FLOATS = [path for path in floats(ExperimentConfig) if not path.startswith("data
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999"])
 def test_numbers_are_finite(tmp_path: Path, value: str) -> None:
     assert len(FLOATS) > 30
-    path = file(tmp_path, "base: toy\ngeneration: {fusion: {}}\ntraining: {network: {hrda: {detail_crop: [8, 8]}}}")
+    path = file(
+        tmp_path,
+        "base: toy-encoder\ngeneration: {fusion: {}}\ntraining: {network: {hrda: {detail_crop: [8, 8]}}}",
+    )
     for place in FLOATS:
         line = fails(path, f"{place}={value}")
         assert place in line and ("finite" in line or "greater" in line or "less" in line), line

@@ -50,7 +50,7 @@ def _stops(config: TrainingConfig, scenes: list[Scene], folder: Path, **options:
     ("number", "place"),
     [
         (signal.SIGTERM, "hold_out"),
-        (signal.SIGINT, "ScenePool"),
+        (signal.SIGINT, "_pools"),
         (signal.SIGTERM, "build_optimizer"),
         (signal.SIGINT, "start_tracking"),
     ],

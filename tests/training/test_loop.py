@@ -83,6 +83,7 @@ def test_tf32_is_asked_of_a_gpu_and_changes_nothing_on_a_cpu(make_loop: Make, mo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # compiling took 300 s on a busy machine
 def test_a_compiled_network_gives_the_same_losses(make_loop: Make) -> None:
     plain, compiled = make_loop(), make_loop(CPU.model_copy(update={"compile": True}))
     torch.testing.assert_close(_steps(compiled, 3), _steps(plain, 3), rtol=1e-3, atol=1e-4)

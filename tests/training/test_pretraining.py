@@ -24,6 +24,7 @@ from training.networks import Segmenter
 from training.pretrained_encoders import SHIPPED, find_pretrained
 from training.pretraining import ObjectCrops, accuracy, build_classifier
 
+FILES = {"README.md", "config.json", "flexseg.json", "model.safetensors"}
 TINY = [
     "pretraining={images: 12, test_images: 8, steps: 2, batch_size: 4, learning_rate: 1.0e-3, warmup: 1, ema: 0}",
     "training.network={hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], heads: [1, 1, 2, 2]}",
@@ -66,7 +67,7 @@ def test_the_command_writes_what_a_segmenter_starts_from(tmp_path: Path, monkeyp
     places = ["--output", str(tmp_path / "out"), "--ship", str(tmp_path / "ship")]
     done = CliRunner().invoke(app, ["weights", "train", "toy-encoder", *places, *sets])
     assert done.exit_code == 0, done.stderr
-    assert {path.name for path in (tmp_path / "ship").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "ship").iterdir()} == FILES
     (line,) = (tmp_path / "out/training/encoder/log.jsonl").read_text().splitlines()
     assert f"| 2 | 4 | 0.0 | {json.loads(line)['loss']:.3f} |" in (tmp_path / "ship/README.md").read_text()
     stored = SegformerForImageClassification.from_pretrained(tmp_path / "ship").base_model.state_dict()

@@ -169,7 +169,9 @@ def test_output_that_is_there_already(tmp_path: Path, config: Path, dataset: Pat
 
 
 def test_weights_without_a_section(tmp_path: Path, config: Path) -> None:
-    assert "no 'weights' section" in fails(tmp_path, "weights", "train", str(config), "--output", str(tmp_path / "new"))
+    assert "no 'weights' or 'pretraining' section" in fails(
+        tmp_path, "weights", "train", str(config), "--output", str(tmp_path / "new")
+    )
 
 
 def test_interrupt_is_one_line_and_130(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
