@@ -46,7 +46,7 @@ def draw(run: Path, domain: str, scene: int, column: int) -> Figure:
     shown = [(f"{domain}, never seen", parts[0]), ("its labels", parts[1])]
     shown += [(method, parts[2 + 2 * methods.index(method)]) for method in (methods[0], methods[-1])]
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+    upper, lower = np.ravel(np.array(figure.subfigures(2, 1, height_ratios=(1, 1.3))))
     for part, pictures in ((upper, list(zip(ROWS, samples(SAMPLES, column), strict=True))), (lower, shown)):
         for axes, (title, picture) in zip(part.subplots(1, len(pictures)), pictures, strict=True):
             axes.imshow(picture, interpolation="nearest")
