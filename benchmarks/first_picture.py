@@ -1,12 +1,13 @@
-"""Draws README's first picture from a finished run: a label map painted in five weathers, and an unseen scene read by
-two segmenters.
+"""Draws README's first picture: a label map painted in five weathers, and, from a finished run, an unseen scene as two
+segmenters read it.
 
-    python -m benchmarks.first_picture runs/toy --domain snow --output docs/first_picture.png
+    python -m benchmarks.first_picture [--run runs/toy --domain snow] --output docs/first_picture.png
 
-The upper row is the first column of the shipped generator's samples, the lower one a sheet of the run's report.
+The upper row is a column of the shipped generator's samples, the lower one a sheet of the run's report.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +39,20 @@ def sheet(file: Path, pictures: int) -> list[np.ndarray]:
     return [pixels[:, k * width : (k + 1) * width - GAP_PX] for k in range(pictures)]
 
 
-def draw(run: Path, domain: str, scene: int, column: int) -> Figure:
-    """The picture: six samples above, and below image, labels, and the predictions of the first and the last method."""
+def scene_of(run: Path, domain: str, number: int) -> list[tuple[str, np.ndarray]]:
+    """A scene of a run's report: its image, its labels, and the predictions of the first and the last method."""
     methods = [row.name for row in read_report(run).methods]
     found = sorted((run / "figures").glob(f"predictions_{domain}_*.png"))
-    parts = sheet(found[scene % len(found)], 2 + 2 * len(methods))
+    parts = sheet(found[number % len(found)], 2 + 2 * len(methods))
     shown = [(f"{domain}, never seen", parts[0]), ("its labels", parts[1])]
-    shown += [(method, parts[2 + 2 * methods.index(method)]) for method in (methods[0], methods[-1])]
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    upper, lower = np.ravel(np.array(figure.subfigures(2, 1, height_ratios=(1, 1.3))))
-    for part, pictures in ((upper, list(zip(ROWS, samples(SAMPLES, column), strict=True))), (lower, shown)):
-        for axes, (title, picture) in zip(part.subplots(1, len(pictures)), pictures, strict=True):
+    return shown + [(method, parts[2 + 2 * methods.index(method)]) for method in (methods[0], methods[-1])]
+
+
+def draw(rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> Figure:
+    """Rows of pictures with their titles."""
+    figure = Figure(figsize=(10, 0.4 + 1.3 * len(rows)), layout="constrained")
+    for part, row in zip(np.ravel(np.array(figure.subfigures(len(rows), 1))), rows, strict=True):
+        for axes, (title, picture) in zip(part.subplots(1, len(row)), row, strict=True):
             axes.imshow(picture, interpolation="nearest")
             axes.set_title(title, fontsize=9)
             axes.axis("off")
@@ -58,13 +62,16 @@ def draw(run: Path, domain: str, scene: int, column: int) -> Figure:
 def main() -> None:
     """Reads the arguments and draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("--run", type=Path)
     parser.add_argument("--domain", default="snow")
     parser.add_argument("--scene", type=int, default=0, help="which of the domain's sheets")
     parser.add_argument("--column", type=int, default=1, help="which of the samples' columns")
     parser.add_argument("--output", type=Path, default=Path("docs/first_picture.png"))
     options = parser.parse_args()
-    draw(options.run, options.domain, options.scene, options.column).savefig(options.output, dpi=130)
+    rows = [list(zip(ROWS, samples(SAMPLES, options.column), strict=True))]
+    if options.run is not None:
+        rows.append(scene_of(options.run, options.domain, options.scene))
+    draw(rows).savefig(options.output, dpi=130)
 
 
 if __name__ == "__main__":
