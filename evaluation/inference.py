@@ -1,7 +1,7 @@
 """From a network to label maps: resizing, sliding windows, mirrored and rescaled inputs, labels at the image's size."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.precision import Precision
 from pipeline.data.labels import NUM_CLASSES
 from pipeline.work.in_flight import InFlight
+
+T = TypeVar("T")
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 """(B,3,H,W) float RGB in 0..255 -> logits (B,19,h,w), any h and w."""
@@ -146,6 +148,18 @@ def _read(logits: torch.Tensor, size: Sequence[int]) -> PredictedLabels:
         torch.logaddexp(total, logit, out=total)
         torch.maximum(top, logit, out=top)
     return PredictedLabels(labels, (top - total).exp_())
+
+
+def same_size(items: Iterable[T], most: int, size_of: Callable[[T], Size]) -> Iterator[list[T]]:
+    """Neighbors of one size, up to `most` of them, which a network can see together."""
+    batch: list[T] = []
+    for item in items:
+        if batch and (len(batch) == most or size_of(batch[0]) != size_of(item)):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
 
 
 def _scaled(size: Size, factor: float) -> Size:

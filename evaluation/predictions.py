@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.inference import Predict, PredictedLabels
+from evaluation.inference import Predict, PredictedLabels, same_size
 from evaluation.resizing import Size
 from pipeline.data.labels import CITYSCAPES_IDS, IGNORE, NUM_CLASSES
 from pipeline.data.pictures import Picture, colorize, fit, label_png, png
@@ -117,7 +117,7 @@ def write_predictions(
     devices = _Devices(predicts, size_of)
     # Three steps side by side: threads read ahead, one thread per device predicts, threads write.
     loaded = in_order(_read, unfinished, ahead=THREADS + batch_size)
-    batches = _same_size(loaded, batch_size, skipped)
+    batches = same_size(_readable(loaded, skipped), batch_size, _size)
     results = in_order(devices.predicted, batches, ahead=len(predicts), threads=len(predicts))
     files = in_order(lambda pair: _write(output, *pair, wanted), (pair for batch in results for pair in batch))
     done = sum(1 for _ in progress(files, total=total, description="Predicting"))
@@ -139,13 +139,17 @@ class _Devices:
         predict = self.free.get()
         try:
             images = np.stack([item.pixels for item in batch])
-            labels, confidence = predict(images, self.size_of((images.shape[1], images.shape[2])))
+            labels, confidence = predict(images, self.size_of(_size(batch[0])))
         finally:
             self.free.put(predict)
         return [
             (item, PredictedLabels(labels[k], None if confidence is None else confidence[k]))
             for k, item in enumerate(batch)
         ]
+
+
+def _size(picture: _Shown) -> Size:
+    return picture.pixels.shape[0], picture.pixels.shape[1]
 
 
 def _read(picture: Unread) -> _Shown | tuple[str, str]:
@@ -155,21 +159,13 @@ def _read(picture: Unread) -> _Shown | tuple[str, str]:
         return picture.name, str(error)
 
 
-def _same_size(
-    pictures: Iterable[_Shown | tuple[str, str]], most: int, skipped: dict[str, str]
-) -> Iterator[list[_Shown]]:
-    """Neighbors of one size, up to `most`; names and reasons of those that could not be read go to `skipped`."""
-    batch: list[_Shown] = []
+def _readable(pictures: Iterable[_Shown | tuple[str, str]], skipped: dict[str, str]) -> Iterator[_Shown]:
+    """The pictures that were read; names and reasons of the others go to `skipped`."""
     for picture in pictures:
-        if not isinstance(picture, _Shown):
+        if isinstance(picture, _Shown):
+            yield picture
+        else:
             skipped[picture[0]] = picture[1]
-            continue
-        if batch and (len(batch) == most or batch[0].pixels.shape != picture.pixels.shape):
-            yield batch
-            batch = []
-        batch.append(picture)
-    if batch:
-        yield batch
 
 
 def _write(output: Path, picture: _Shown, prediction: PredictedLabels, wanted: PictureFiles) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.counts import PixelCounts, stack
-from evaluation.inference import Predict, PredictedLabels, input_size
+from evaluation.inference import Predict, PredictedLabels, input_size, same_size
 from evaluation.metrics import LabelMap, count
 from evaluation.parts import ScoredPart, write_part
 from evaluation.resizing import Size
@@ -72,7 +72,7 @@ def load_scorer(load_predict: LoadPredict, config: EvaluationConfig, batch_size:
         scorer = _Scorer(task, config, predict)
         loaded = in_order(load_or_skip, task.scenes, ahead=THREADS + batch_size)
         skipped: list[SkippedScene] = []
-        batches = _batches(loaded, 1 if on_cpu else batch_size, skipped)
+        batches = same_size(_usable(loaded, skipped), 1 if on_cpu else batch_size, _size)
         scored = []
         with one_thread():  # several predict side by side on the CPU; each sum is then taken in one order
             predicted: Iterable[list[tuple[Loaded, PredictedLabels]]] = map(scorer.predicted, batches)
@@ -133,21 +133,13 @@ def _size(loaded: Loaded) -> Size:
     return loaded.label.shape[0], loaded.label.shape[1]
 
 
-def _batches(
-    loaded: Iterable[Loaded | SkippedScene], batch_size: int, skipped: list[SkippedScene]
-) -> Iterator[list[Loaded]]:
-    """Neighbors of one size, up to `batch_size`; what cannot be used goes to `skipped`."""
-    batch: list[Loaded] = []
+def _usable(loaded: Iterable[Loaded | SkippedScene], skipped: list[SkippedScene]) -> Iterator[Loaded]:
+    """What can be used; the rest goes to `skipped`."""
     for item in loaded:
-        if isinstance(item, SkippedScene):
+        if isinstance(item, Loaded):
+            yield item
+        else:
             skipped.append(item)
-            continue
-        if batch and (len(batch) == batch_size or batch[0].image.shape != item.image.shape):
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
 
 
 def load_or_skip(scene: Scene) -> Loaded | SkippedScene:

@@ -7,6 +7,7 @@ from pathlib import Path
 from evaluation import report_schema, schema
 from evaluation.compare import Comparison, compare, regressions
 from flows.score_tables import comparison_table
+from flows.segmenters import keys_by_method
 from flows.tables import console
 from pipeline.errors import UserError
 from pipeline.store.artifacts import Artifact, ArtifactStore
@@ -49,12 +50,7 @@ def _evaluation(artifact: Artifact) -> Path:
 
 
 def _rows_of_run(inputs: dict[str, str], method: str, place: str, store: ArtifactStore) -> list[Path]:
-    """A report's inputs are named METHOD SEED KIND."""
-    rows: dict[str, list[str]] = {}
-    for name, key in inputs.items():
-        row, _, kind = name.rpartition(" ")
-        if kind == "evaluation":
-            rows.setdefault(row.rpartition(" ")[0], []).append(key)
+    rows = keys_by_method(inputs, "evaluation")
     if not method and len(rows) == 1:
         method = next(iter(rows))
     if method not in rows:

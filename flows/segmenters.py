@@ -1,5 +1,6 @@
 """Which segmenter a name means, its bare network, and how it predicts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,19 +44,26 @@ def find_model(store: ArtifactStore, name: str, option: str = "--model") -> tupl
     return artifact.key, artifact.folder / "segmenter"
 
 
+def keys_by_method(inputs: Mapping[str, str], kind: str) -> dict[str, list[str]]:
+    """The keys of a report's inputs of one kind (segmenter, evaluation): for each method those of its seeds. A report's
+    inputs are named METHOD SEED KIND."""
+    keys: dict[str, list[str]] = {}
+    for name, key in inputs.items():
+        row, _, of = name.rpartition(" ")
+        if of == kind:
+            keys.setdefault(row.rpartition(" ")[0], []).append(key)
+    return keys
+
+
 def _model_of_run(name: str, option: str) -> tuple[str, Path]:
-    """RUN:METHOD, where RUN is the folder of a finished report; its inputs are named METHOD SEED KIND."""
+    """RUN:METHOD, where RUN is the folder of a finished report: the method's first seed."""
     run, _, method = name.rpartition(":")
     if not (Path(run) / MANIFEST).is_file():
         raise UserError(f"{option} {name}: {run} is no folder of a finished run; flexseg run prints where it lies")
-    trained: dict[str, str] = {}
-    for row, key in read_manifest(Path(run)).inputs.items():
-        of, _, kind = row.rpartition(" ")
-        if kind == "segmenter":
-            trained.setdefault(of.rpartition(" ")[0], key)
+    trained = keys_by_method(read_manifest(Path(run)).inputs, "segmenter")
     if method not in trained:
         raise UserError(f"{option} {name}: that run has no method {method!r}; it has {', '.join(trained) or 'none'}")
-    artifact = ArtifactStore(Path(run).resolve().parents[1]).open(trained[method])
+    artifact = ArtifactStore(Path(run).resolve().parents[1]).open(trained[method][0])
     return artifact.key, artifact.folder / "segmenter"
 
 
